@@ -1,0 +1,36 @@
+# `make demo`, `make test`, `make check`, `make bench`: each sets up everything it needs first.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.ready
+
+.PHONY: setup demo test check bench format clean
+
+setup: $(STAMP)
+
+$(STAMP): requirements/dev.txt pyproject.toml tools/setup.sh
+	PYTHON=$(PYTHON) bash tools/setup.sh $(VENV)
+	touch $@
+
+demo: setup
+	$(BIN)/tidegate demo
+
+test: setup
+	$(BIN)/pytest
+
+check: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: setup
+	$(BIN)/python benchmarks/run.py
+
+format: setup
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) .demo dist

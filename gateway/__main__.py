@@ -1,0 +1,5 @@
+"""`python -m gateway` is `tidegate`."""
+
+from gateway.cli import main
+
+main()

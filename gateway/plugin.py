@@ -1,0 +1,248 @@
+"""The seams: what a driver, a pipeline and a sink must be, what each is given, and how they are found by name.
+
+A plugin is one file with three parts in this order: `Options` (a frozen, keyword-only msgspec Struct that forbids
+unknown fields), the class, and `plugin = Plugin(Options, Class)`. The file's name is its name in the configuration.
+Names come from the built-in folders, from entry points (`tidegate.drivers`, `tidegate.sinks`, `tidegate.steps`), and from
+`/etc/tidegate/plugins/{drivers,sinks,steps}/*.py`.
+"""
+
+import importlib
+import importlib.metadata
+import importlib.util
+import pkgutil
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
+
+import msgspec
+
+from gateway.clock import Clock
+from gateway.record import Batch, Delivery, Receipt
+
+FAMILIES = {"drivers": "drivers", "sinks": "sinks", "steps": "pipelines"}  # family -> package of the built-in ones
+SITE_PLUGINS = Path("/etc/tidegate/plugins")
+
+P = TypeVar("P")
+
+
+class Inlet(Protocol):
+    """The house as one driver sees it. All methods are called on the event loop and return at once."""
+
+    name: str
+    gateway: str  # the gateway's id
+    clock: Clock
+    urgent: bool  # True: something this driver feeds is urgent, so read at once instead of waiting for turns
+    memory: "Sequence[Remembered]"  # at start: the last records of this driver that carried ids, oldest first
+
+    def record(
+        self,
+        stream: str,
+        times: Sequence[int],
+        keys: Sequence[str],
+        values: Sequence[bytes],
+        *,
+        flags: bytes | None = None,
+        ids: Sequence[int] | None = None,
+        receipt: object = None,
+    ) -> None:
+        """Append records to a stream; after the commit that holds them, `receipt` comes back through acknowledge().
+
+        `ids` (0..65535, one per record) are the source's own delivery ids; they are journaled beside the records and come
+        back as `memory` after a restart, so that the driver can recognise what the source delivers again.
+        """
+        ...
+
+    def hurry(self) -> None:
+        """The source waits for our acknowledgement: commit as soon as the floor between commits allows."""
+        ...
+
+    def up(self, detail: str = "") -> None:
+        """The source is there and readings can flow."""
+        ...
+
+    def waiting(self, detail: str) -> None:
+        """The source is not usable now, in words for the person who reads the status."""
+        ...
+
+    def bad_frame(self, reason: str, sample: bytes, count: int = 1) -> None:
+        """Count bytes that were no record; some samples are kept for the status page."""
+        ...
+
+    def count(self, metric: str, n: int = 1) -> None:
+        """Add to a counter of this driver, e.g. "redelivered_total"."""
+        ...
+
+
+class Remembered(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A record that was committed with a delivery id: enough to recognise it if it is delivered again."""
+
+    id: int
+    crc: int  # fingerprint(key, value)
+
+
+class Driver(Protocol):
+    """Reads a source. Built by calling its class with (options, inlet); constructors only assign."""
+
+    def streams(self) -> Sequence[str]:
+        """The streams it may feed."""
+        ...
+
+    async def run(self) -> None:
+        """Serve the source until cancelled. Raise DriverUnavailable to be started again after a jittered wait."""
+        ...
+
+    def turn(self) -> None:
+        """Read what the source holds now (open the tap once); the records go to `inlet.record`, now or a moment later."""
+        ...
+
+    def pause(self) -> None:
+        """Back-pressure: read nothing more until resume(). Called only when it changes."""
+        ...
+
+    def resume(self) -> None: ...
+
+    def acknowledge(self, receipts: Sequence[object]) -> None:
+        """These receipts' records are durable now. One call per commit, in the order of record()."""
+        ...
+
+
+class Outputs(Protocol):
+    """Where a pipeline's run puts what it derives."""
+
+    def emit(self, stream: str, time: int, key: str, value: bytes) -> None: ...
+
+
+class Program(Protocol):
+    """A compiled pipeline: inputs in, outputs out, state per key inside, no clock and no I/O.
+
+    Its outputs depend on the sequence of run() and tick() calls' records alone, never on how they were cut into batches.
+    """
+
+    name: str
+    inputs: tuple[str, ...]  # streams, in configured order
+    outputs: tuple[str, ...]  # every stream it may emit to, dead letters included
+    start: str | int  # where a reader without a position starts: "earliest" | "latest" | ns since 1970
+    signature: str  # of the definition; a snapshot taken under another signature is not restored
+
+    def run(self, batch: Batch, out: Outputs) -> None:
+        """Process records of one input, in order. A record's failure is emitted as a dead letter, never raised."""
+        ...
+
+    def due(self) -> int | None:
+        """The wall time (ns) at which tick() would act if no record came before; None: nothing is pending."""
+        ...
+
+    def tick(self, now: int, out: Outputs) -> None:
+        """Time passes: an input in its own right. The house journals it with the position it happened at."""
+        ...
+
+    def snapshot(self) -> bytes:
+        """The whole state, to be given to restore() of a program with the same signature."""
+        ...
+
+    def restore(self, state: bytes) -> None: ...
+
+    def stats(self) -> Mapping[str, int]:
+        """Counters for the status: keys held, windows open, late, evicted, …"""
+        ...
+
+
+class Mistake(Exception):
+    """A user's mistake inside one plugin's or pipeline's options: path below the options, offset inside that text."""
+
+    def __init__(self, path: Sequence[str | int], message: str, offset: int = 0) -> None:
+        super().__init__(message)
+        self.path, self.message, self.offset = tuple(path), message, offset
+
+
+class Compiler(Protocol):
+    """What `pipelines.language` exports as `compile_pipeline`; the daemon wires it in."""
+
+    def __call__(
+        self, name: str, definition: Mapping[str, Any], decoders: Mapping[str, str]
+    ) -> "Program | list[Mistake]":
+        """Compile `definition` (plain data from YAML). `decoders`: stream -> decoder name, `json` where not given."""
+        ...
+
+
+class Outlet(Protocol):
+    """The house as one sink sees it."""
+
+    name: str
+    gateway: str
+    clock: Clock
+
+    def up(self, detail: str = "") -> None: ...
+
+    def waiting(self, detail: str) -> None: ...
+
+    def count(self, metric: str, n: int = 1) -> None:
+        """Add to a counter of this sink, e.g. "wire_bytes_total"."""
+        ...
+
+
+class Sink(Protocol):
+    """Delivers to a destination. Built by calling its class with (options, outlet); constructors only assign."""
+
+    async def run(self) -> None:
+        """Keep the connection, until cancelled. A sink without one awaits for ever."""
+        ...
+
+    async def send(self, delivery: Delivery) -> Receipt:
+        """Return after the far side confirmed. Raises SinkUnavailable. Several may be under way; they start in order."""
+        ...
+
+
+class Plugin(Generic[P]):
+    """The last line of a plugin's file: its options and how it is built from them."""
+
+    def __init__(self, options: type[msgspec.Struct], build: Callable[..., P]) -> None:
+        self.options, self.build = options, build
+
+
+class UnknownPlugin(LookupError):
+    """No plugin of that name; `known` lists those there are."""
+
+    def __init__(self, family: str, name: str, known: Sequence[str]) -> None:
+        super().__init__(f"no {family[:-1]} is called {name!r}")
+        self.family, self.name, self.known = family, name, tuple(known)
+
+
+class MissingExtra(ImportError):
+    """The plugin needs a library that is not installed; the text names the command that installs it."""
+
+
+def names(family: str) -> list[str]:
+    """Every plugin name of a family, sorted."""
+    package = importlib.import_module(FAMILIES[family])
+    found = {m.name for m in pkgutil.iter_modules(package.__path__) if not m.ispkg and not m.name.startswith("_")}
+    found |= {point.name for point in importlib.metadata.entry_points(group=f"tidegate.{family}")}
+    found |= {path.stem for path in (SITE_PLUGINS / family).glob("[a-z]*.py")}
+    return sorted(found)
+
+
+def load(family: str, name: str) -> Plugin[Any]:
+    """The plugin called `name`. Raises UnknownPlugin, or MissingExtra where its library is not installed."""
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or name not in names(family):
+        raise UnknownPlugin(family, name, names(family))
+    site = SITE_PLUGINS / family / f"{name}.py"
+    module: Any
+    try:
+        points = importlib.metadata.entry_points(group=f"tidegate.{family}", name=name)
+        if site.exists():
+            spec = importlib.util.spec_from_file_location(f"tidegate_site_{family}_{name}", site)
+            assert spec is not None
+            assert spec.loader is not None
+            module = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(module)
+        elif points:
+            module = importlib.import_module(next(iter(points)).value)
+        else:
+            module = importlib.import_module(f"{FAMILIES[family]}.{name}")
+    except ModuleNotFoundError as error:
+        if error.name and error.name.split(".")[0] in {"gateway", "drivers", "pipelines", "sinks"}:
+            raise
+        raise MissingExtra(f"{name} needs the library {error.name}: pip install 'tidegate[{name}]'") from error
+    plugin: Plugin[Any] = module.plugin
+    return plugin

@@ -1,0 +1,66 @@
+"""Quantities with units, as people write them: durations (`250ms`, `10s`, `7d`) and sizes (`512MiB`, `2GiB`)."""
+
+import re
+
+DURATION_UNITS = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+SIZE_UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+
+
+class Duration(float):
+    """Seconds."""
+
+    __slots__ = ()
+
+    @property
+    def ns(self) -> int:
+        return round(self * 1e9)
+
+    @classmethod
+    def parse(cls, text: str) -> "Duration":
+        """Read `250ms`, `10s`, `5m`, `2h`, `7d`. Raises ValueError with what to write instead."""
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)", text)
+        if not match:
+            raise ValueError(f"{text!r} is no duration; write a number and a unit: 250ms, 10s, 5m, 2h, 7d")
+        return cls(float(match[1]) * DURATION_UNITS[match[2]])
+
+
+class Size(int):
+    """Bytes."""
+
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, text: str) -> "Size":
+        """Read `100KiB`, `512MiB`, `2GiB`, `500MB`. Raises ValueError with what to write instead."""
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]i?B|B)", text)
+        if not match:
+            raise ValueError(f"{text!r} is no size; write a number and a unit: 100KiB, 512MiB, 2GiB")
+        return cls(float(match[1]) * SIZE_UNITS[match[2]])
+
+
+def option_hook(kind: type, value: object) -> object:
+    """msgspec `dec_hook`: turn the text of a duration, size or secret into its type."""
+    if kind in (Duration, Size):
+        if isinstance(value, str):
+            return kind.parse(value)  # type: ignore[attr-defined]
+        raise ValueError(f"{value!r} has no unit; write it like {'10s' if kind is Duration else '512MiB'}")
+    if kind is Secret and isinstance(value, str):
+        return Secret(value)
+    raise NotImplementedError(kind)
+
+
+class Secret:
+    """The path of a file that holds a secret. The text is read when it is needed, and never shown."""
+
+    __slots__ = ("path",)
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def read(self) -> bytes:
+        """The secret, without the newline editors leave behind. Raises OSError."""
+        with open(self.path, "rb") as file:
+            return file.read(65536).rstrip(b"\r\n")
+
+    def __repr__(self) -> str:
+        return f"Secret({self.path!r})"
