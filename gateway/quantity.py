@@ -42,7 +42,7 @@ def option_hook(kind: type, value: object) -> object:
     """msgspec `dec_hook`: turn the text of a duration, size or secret into its type."""
     if kind in (Duration, Size):
         if isinstance(value, str):
-            return kind.parse(value)  # type: ignore[attr-defined]
+            return kind.parse(value)
         raise ValueError(f"{value!r} has no unit; write it like {'10s' if kind is Duration else '512MiB'}")
     if kind is Secret and isinstance(value, str):
         return Secret(value)
