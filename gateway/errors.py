@@ -7,8 +7,8 @@ TidegateError
 ├── LogError
 │   ├── LogFull                      nothing was acknowledged; reads pause, the commit is tried again unchanged
 │   ├── LogDamaged                   a block or record is unreadable: declare the gap, go on
-│   └── LogTooNew                    a newer Tidegate wrote this log: refuse to touch it, exit 78
-└── Malformed(reason)                bytes that break their protocol or format: counted, sampled, dropped or dead-lettered
+│   └── LogTooNew                    a newer Tidegate wrote this log: do not touch it, exit 78
+└── Malformed(reason)                bytes that break their protocol or format: counted, then dropped or dead-lettered
 """
 
 from collections.abc import Sequence

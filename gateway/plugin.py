@@ -2,8 +2,8 @@
 
 A plugin is one file with three parts in this order: `Options` (a frozen, keyword-only msgspec Struct that forbids
 unknown fields), the class, and `plugin = Plugin(Options, Class)`. The file's name is its name in the configuration.
-Names come from the built-in folders, from entry points (`tidegate.drivers`, `tidegate.sinks`, `tidegate.steps`), and from
-`/etc/tidegate/plugins/{drivers,sinks,steps}/*.py`.
+Names come from the built-in folders, from entry points (`tidegate.drivers`, `tidegate.sinks`, `tidegate.steps`), and
+from `/etc/tidegate/plugins/{drivers,sinks,steps}/*.py`.
 """
 
 import importlib
@@ -48,8 +48,8 @@ class Inlet(Protocol):
     ) -> None:
         """Append records to a stream; after the commit that holds them, `receipt` comes back through acknowledge().
 
-        `ids` (0..65535, one per record) are the source's own delivery ids; they are journaled beside the records and come
-        back as `memory` after a restart, so that the driver can recognise what the source delivers again.
+        `ids` (0..65535, one per record) are the source's own delivery ids; they are journaled beside the records and
+        come back as `memory` after a restart, so that the driver can recognise what the source delivers again.
         """
         ...
 
@@ -81,19 +81,23 @@ class Remembered(msgspec.Struct, frozen=True, array_like=True, gc=False):
     crc: int  # fingerprint(key, value)
 
 
-class Driver(Protocol):
-    """Reads a source. Built by calling its class with (options, inlet); constructors only assign."""
+class DriverOptions(Protocol):
+    """What the `Options` of a driver must offer beside its fields."""
 
     def streams(self) -> Sequence[str]:
-        """The streams it may feed."""
+        """The streams that a driver with these options may feed."""
         ...
+
+
+class Driver(Protocol):
+    """Reads a source. Built by calling its class with (options, inlet); constructors only assign."""
 
     async def run(self) -> None:
         """Serve the source until cancelled. Raise DriverUnavailable to be started again after a jittered wait."""
         ...
 
     def turn(self) -> None:
-        """Read what the source holds now (open the tap once); the records go to `inlet.record`, now or a moment later."""
+        """Read what the source holds now (open the tap once); records go to `inlet.record`, now or a moment later."""
         ...
 
     def pause(self) -> None:
@@ -116,7 +120,7 @@ class Outputs(Protocol):
 class Program(Protocol):
     """A compiled pipeline: inputs in, outputs out, state per key inside, no clock and no I/O.
 
-    Its outputs depend on the sequence of run() and tick() calls' records alone, never on how they were cut into batches.
+    Its outputs depend on the sequence of records and ticks alone, never on how the records were cut into batches.
     """
 
     name: str
@@ -190,8 +194,14 @@ class Sink(Protocol):
         ...
 
     async def send(self, delivery: Delivery) -> Receipt:
-        """Return after the far side confirmed. Raises SinkUnavailable. Several may be under way; they start in order."""
+        """Return after the far side confirmed; raise SinkUnavailable. Several may be under way, started in order."""
         ...
+
+
+def compiler() -> Compiler:
+    """The pipeline compiler, found by name like every plugin: the house imports none."""
+    compile_pipeline: Compiler = importlib.import_module("pipelines.language").compile_pipeline
+    return compile_pipeline
 
 
 class Plugin(Generic[P]):

@@ -4,6 +4,7 @@ A record is (offset, time, key, value). Inside the daemon records move as column
 none per record. `Record` exists for the edges (a CLI line, an API answer, a test).
 """
 
+import base64
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from typing import NamedTuple
@@ -169,3 +170,39 @@ class Delivery:
 def sizes(values: Sequence[bytes]) -> list[int]:
     """Running total of the payload bytes: sizes(v)[i] is the size of the first i + 1 values."""
     return list(accumulate(map(len, values)))
+
+
+_json_shape = msgspec.json.Decoder(msgspec.Raw, strict=True)
+
+
+def wire_value(value: bytes) -> object:
+    """A payload as outside programs see it: the JSON value it is, else text, else {"$b": base64}.
+
+    Encode the result with msgspec.json or msgspec.to_builtins; a JSON payload is passed through byte for byte.
+    """
+    try:
+        text = value.decode()
+    except UnicodeDecodeError:
+        return {"$b": base64.b64encode(value).decode()}
+    try:
+        raw = _json_shape.decode(value)
+    except (msgspec.DecodeError, RecursionError):
+        return text
+    # Raw payloads keep their line breaks; a line-based format cannot carry those, so such a value is written anew.
+    return msgspec.json.decode(raw) if b"\n" in value or b"\r" in value else raw
+
+
+def dead_letter(who: str, step: str, reason: str, stream: str, record: Record) -> bytes:
+    """The value of a dead letter: who could not handle which record of which stream, at which step, and why."""
+    return msgspec.json.encode(
+        {
+            "by": who,
+            "step": step,
+            "reason": reason[:500],
+            "stream": stream,
+            "offset": record.offset,
+            "time": record.time,
+            "key": record.key,
+            "value": wire_value(record.value),
+        }
+    )
