@@ -5,6 +5,7 @@ none per record. `Record` exists for the edges (a CLI line, an API answer, a tes
 """
 
 import base64
+import zlib
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from typing import NamedTuple
@@ -170,6 +171,11 @@ class Delivery:
 def sizes(values: Sequence[bytes]) -> list[int]:
     """Running total of the payload bytes: sizes(v)[i] is the size of the first i + 1 values."""
     return list(accumulate(map(len, values)))
+
+
+def fingerprint(key: str, value: bytes) -> int:
+    """32 bits that tell one record's content from another's: what is kept to recognise a record delivered again."""
+    return zlib.crc32(value, zlib.crc32(key.encode()))
 
 
 _json_shape = msgspec.json.Decoder(msgspec.Raw, strict=True)
