@@ -1,0 +1,394 @@
+"""`make bench`: what a message costs, as ratios to the yardstick in the same run, and the bounds of memory and time.
+
+Each figure is the median of three. The machine's speed drifts, so the gateway and the yardstick take turns; quote the
+ratios. Processor time is user and system of the whole process, from the first message to the last delivery.
+
+usage: run.py [--quick] [SECTION ...]     sections: forward log pipeline start memory alarm
+"""
+
+import argparse
+import json
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from load import readings
+
+from gateway.testing import Client, Mosquitto, cpu_seconds, free_port, rss_mb
+
+HERE = Path(__file__).parent
+
+CONFIG = """\
+gateway: {{id: bench, status: "127.0.0.1:{status}"}}
+log: {{path: {folder}/log, size: 512MiB}}
+drivers:
+  plant: {{driver: mqtt, url: "mqtt://127.0.0.1:{near}", subscribe: ["plant/#"], stream: readings}}
+pipelines:
+  means:
+    from: readings
+    schema: {{ts: "time[s]", v: float}}
+    time: {{event: ts, lateness: 1s, max_ahead: 10m}}
+    steps:
+      - filter: v > -50
+      - window: {{tumbling: 10s, agg: {{n: count(), mean: mean(v)}}}}
+    to: means
+sinks:
+  cloud: {{sink: mqtt, url: "mqtt://127.0.0.1:{far}", topic: "out/{{stream}}", streams: [means, readings],
+          batch: {{records: 500, age: 1s}}, format: ndjson+zstd}}
+"""
+
+
+class Gateway:
+    """The daemon in a process of its own."""
+
+    def __init__(self, folder: Path, near: int, far: int, config: str = CONFIG) -> None:
+        self.status = free_port()
+        path = folder / "tidegate.yaml"
+        path.write_text(config.format(status=self.status, folder=folder, near=near, far=far))
+        self.log = (folder / "gateway.log").open("ab")
+        self.started = time.monotonic()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "gateway", "run", "--config", str(path)], stdout=self.log, stderr=self.log
+        )
+        self.pid = self.process.pid
+
+    def wait_ready(self, timeout_s: float = 30) -> float:
+        """Seconds from the start of the process until it is ready."""
+        until = time.monotonic() + timeout_s
+        while time.monotonic() < until:
+            if b"ready after" in Path(self.log.name).read_bytes():
+                return time.monotonic() - self.started
+            if self.process.poll() is not None:
+                break
+            time.sleep(0.005)
+        raise RuntimeError(Path(self.log.name).read_text())
+
+    def status_json(self) -> dict:
+        import http.client
+
+        connection = http.client.HTTPConnection("127.0.0.1", self.status, timeout=5)
+        connection.request("GET", "/api/v1/status")
+        return json.loads(connection.getresponse().read())
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait(20)
+        self.log.close()
+
+
+class Yardstick:
+    def __init__(self, folder: Path, near: int, far: int) -> None:
+        self.process = subprocess.Popen([sys.executable, str(HERE / "yardstick.py"), str(near), str(far), str(folder)])
+        self.pid = self.process.pid
+
+    def wait_ready(self) -> None:
+        time.sleep(1.5)
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait(20)
+
+
+def counted(packet) -> int:
+    """Readings in a message at the far broker, of either program."""
+    if packet.topic == "out/yardstick":
+        return packet.payload.count(b"\n") + 1
+    if packet.topic == "out/readings":
+        first, last = dict(packet.user_properties)["id"].rsplit("/", 1)[1].split("-")
+        return int(last) - int(first) + 1
+    return 0
+
+
+def forward(make, in_flight: int, count: int, rate: float) -> dict:
+    """One run: publish, forward, count at the far side. Returns microseconds per message and memory."""
+    folder = Path(tempfile.mkdtemp(prefix="tidegate-bench-"))
+    with Mosquitto(folder / "near", in_flight=in_flight) as near, Mosquitto(folder / "far") as far:
+        subject = make(folder, near.port, far.port)
+        try:
+            subject.wait_ready()
+            time.sleep(1.0)
+            idle = rss_mb(subject.pid)
+            receiver = Client(far.port, "bench-receiver")
+            import mqtt5
+
+            receiver.send(
+                mqtt5.SubscribePacket(1, [mqtt5.TopicFilter("out/#", max_qos=mqtt5.QoS.AT_MOST_ONCE)]).write()
+            )
+            before = cpu_seconds(subject.pid)
+            started = time.monotonic()
+            load = subprocess.Popen([sys.executable, str(HERE / "load.py"), str(near.port), str(count), str(rate)])
+            seen = size = 0
+            peak = idle
+            deadline = time.monotonic() + 60 + (count / rate if rate else count / 2000)
+            while seen < count and time.monotonic() < deadline:
+                for packet in receiver.packets(1.0):
+                    if isinstance(packet, mqtt5.PublishPacket):
+                        seen += counted(packet)
+                        size += len(packet.payload)
+                peak = max(peak, rss_mb(subject.pid))
+            cpu = cpu_seconds(subject.pid) - before
+            took = time.monotonic() - started
+            load.wait(30)
+            if seen < count:
+                raise RuntimeError(f"{seen} of {count} arrived")
+            return {"us": cpu / count * 1e6, "idle": idle, "peak": peak, "bytes": size / count, "per_s": count / took}
+        finally:
+            subject.stop()
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def section_forward(quick: bool) -> None:
+    print("\nforward every reading as ndjson+zstd and keep a 10 s window (200 keys); us of processor time per message")
+    print(
+        f"{'load':28} {'gateway':>9} {'yardstick':>10} {'ratio':>7} {'bound':>6} {'MB idle':>8} {'MB peak':>8} {'B out':>6}"
+    )
+    runs = 1 if quick else 3
+    for name, in_flight, count, rate, bound in (
+        ("saturated, window 2000", 2000, 200_000, 0.0, 0.10),
+        ("3,000/s, window 2000", 2000, 45_000, 3000.0, 0.10),
+        ("200/s, window 2000", 2000, 4_000, 200.0, 0.20),
+        ("200/s, window 20", 20, 4_000, 200.0, 0.50),
+    ):
+        ours, theirs = [], []
+        for _ in range(runs):
+            ours.append(forward(Gateway, in_flight, count, rate))
+            theirs.append(forward(Yardstick, in_flight, min(count, 50_000), rate))
+        us = statistics.median(run["us"] for run in ours)
+        yard = statistics.median(run["us"] for run in theirs)
+        ratio = statistics.median(a["us"] / b["us"] for a, b in zip(ours, theirs, strict=True))
+        print(
+            f"{name:28} {us:9.1f} {yard:10.1f} {ratio:7.3f} {bound:6.2f} {max(r['idle'] for r in ours):8.1f} "
+            f"{max(r['peak'] for r in ours):8.1f} {ours[-1]['bytes']:6.1f}",
+            flush=True,
+        )
+
+
+def section_log(quick: bool) -> None:
+    """Append, commit, seal; then replay."""
+    from gateway.clock import SystemClock
+    from gateway.log import Keep, Log, LogOptions
+    from gateway.record import Batch
+
+    count = 300_000 if quick else 1_000_000
+    folder = Path(tempfile.mkdtemp(prefix="tidegate-bench-"))
+    log = Log(LogOptions(path=str(folder / "log")), SystemClock())
+    log.open()
+    log.declare("readings", Keep(size=None, age_s=None))
+    data = list(readings(count))
+    cpu = 0.0
+    at = 1_790_000_000_000_000_000
+    for start in range(0, count, 3000):
+        part = data[start : start + 3000]
+        keys, values = [k for k, _ in part], [v for _, v in part]
+        before = time.process_time()
+        for low in range(0, len(part), 750):  # a turn is a quarter of a second
+            at += 250_000_000
+            n = len(values[low : low + 750])
+            log.append("readings", [at] * n, keys[low : low + 750], values[low : low + 750])
+        commit = log.gather()
+        log.write(commit)
+        log.committed(commit)
+        while log.maintenance_due:
+            result = log.maintain()
+            if result is None:
+                break
+            log.maintained(result)
+        cpu += time.process_time() - before
+    del data
+    before, seen, offset = time.process_time(), 0, 0
+    while isinstance(batch := log.read("readings", offset, 8192), Batch):
+        seen += len(batch)
+        offset = batch.next
+    replay = time.process_time() - before
+    size = log.stats()
+    log.close()
+    kept = sum(f.stat().st_size for f in (folder / "log").iterdir() if "journal" not in f.name)
+    print(f"\nlog alone, {count:,} readings, 3,000 per commit")
+    print(f"  append + commit + seal     {cpu / count * 1e6:6.2f} us per reading      bound 3")
+    print(
+        f"  kept on disk               {kept / count:6.2f} bytes per reading   bound 6.5 (without the journal's fixed size)"
+    )
+    print(f"  replay                     {seen / replay / 1e6:6.2f} M records per CPU second   bound 2")
+    assert seen == count, (seen, count)
+    del size
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def section_pipeline(quick: bool) -> None:
+    """Decode, filter, a 10 s window over 200 keys."""
+    import gc
+
+    from gateway.plugin import compiler
+    from gateway.record import Batch
+    from gateway.shaper import Outputs
+
+    definition = {
+        "from": "readings",
+        "schema": {"ts": "time[s]", "v": "float"},
+        "time": {"event": "ts", "lateness": "1s", "max_ahead": "10m"},
+        "steps": [{"filter": "v > -50"}, {"window": {"tumbling": "10s", "agg": {"n": "count()", "mean": "mean(v)"}}}],
+        "to": "means",
+    }
+    count = 200_000
+    data = list(readings(count))
+    batches = [
+        Batch(
+            "readings",
+            low,
+            [1_790_000_000_000_000_000 + low * 1_000_000] * 1000,
+            [k for k, _ in data[low : low + 1000]],
+            [v for _, v in data[low : low + 1000]],
+        )
+        for low in range(0, count, 1000)
+    ]
+    figures = []
+    for _ in range(3):
+        program = compiler()("means", definition, {})
+        out = Outputs()
+        gc.collect()
+        before = time.process_time()
+        for batch in batches:
+            program.run(batch, out)
+        figures.append((time.process_time() - before) / count * 1e6)
+    rows = sum(len(columns[2]) for columns in out.columns.values())
+    print(f"\npipeline alone: {statistics.median(figures):.2f} us per record, bound 1   ({rows} window rows)")
+
+
+def fill(folder: Path, count: int) -> None:
+    """A log with that many readings, sealed."""
+    from gateway.clock import SystemClock
+    from gateway.log import Keep, Log, LogOptions
+
+    log = Log(LogOptions(path=str(folder / "log")), SystemClock())
+    log.open()
+    log.declare("readings", Keep(size=None, age_s=None))
+    data = list(readings(200_000))
+    keys, values = [k for k, _ in data], [v for _, v in data]
+    for start in range(0, count, 8192):
+        low = start % 190_000
+        at = 1_780_000_000_000_000_000 + start * 1_000_000
+        log.append("readings", [at] * 8192, keys[low : low + 8192], values[low : low + 8192])
+        commit = log.gather()
+        log.write(commit)
+        log.committed(commit)
+        while log.maintenance_due and (result := log.maintain()) is not None:
+            log.maintained(result)
+    log.close()
+
+
+def section_memory(quick: bool) -> None:
+    """Start, idle, and saturated with a long log behind."""
+    count = 1_000_000 if quick else 10_000_000
+    folder = Path(tempfile.mkdtemp(prefix="tidegate-bench-"))
+    config = CONFIG.replace("streams: [means, readings],", "streams: [means, readings], start: latest,")
+    config = config.replace("    from: readings\n", "    from: readings\n    start: latest\n")
+    with Mosquitto(folder / "near") as near, Mosquitto(folder / "far") as far:
+        empty = Gateway(folder, near.port, far.port, config)
+        first = empty.wait_ready()
+        time.sleep(2)
+        idle = rss_mb(empty.pid)
+        empty.stop()
+        shutil.rmtree(folder / "log")
+        (folder / "gateway.log").unlink()
+        subprocess.run([sys.executable, __file__, "--fill", str(folder), str(count)], check=True)
+        full = Gateway(folder, near.port, far.port, config)
+        ready = full.wait_ready()
+        load = subprocess.Popen([sys.executable, str(HERE / "load.py"), str(near.port), "300000", "0"])
+        peak = 0.0
+        while load.poll() is None:
+            peak = max(peak, rss_mb(full.pid))
+            time.sleep(0.1)
+        for _ in range(30):
+            peak = max(peak, rss_mb(full.pid))
+            time.sleep(0.1)
+        full.stop()
+    print(f"\nmemory and start, {count:,} readings in the log")
+    print(f"  start to ready, empty log  {first:6.2f} s    bound 1")
+    print(f"  start to ready, full log   {ready:6.2f} s    bound 1")
+    print(f"  RSS idle                   {idle:6.1f} MB   bound 40")
+    print(f"  RSS saturated, full log    {peak:6.1f} MB   bound 60")
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+ALARM = """\
+gateway: {{id: bench, status: "127.0.0.1:{status}"}}
+log: {{path: {folder}/log, size: 512MiB}}
+drivers:
+  plant: {{driver: mqtt, url: "mqtt://127.0.0.1:{near}", subscribe: ["plant/#"], stream: readings}}
+  doors: {{driver: mqtt, url: "mqtt://127.0.0.1:{near}", subscribe: ["door/#"], stream: doors}}
+streams:
+  alarms: {{priority: urgent}}
+  doors: {{priority: urgent}}
+pipelines:
+  hot:
+    from: readings
+    schema: {{v: float}}
+    steps:
+      - filter: v > 90
+    to: alarms
+sinks:
+  cloud: {{sink: mqtt, url: "mqtt://127.0.0.1:{far}", topic: "out/{{stream}}", streams: [alarms, doors], format: ndjson}}
+"""
+
+
+def section_alarm(quick: bool) -> None:
+    """From the sensor's publish to the far broker's subscriber, at the default turn and commit."""
+    import mqtt5
+
+    from gateway.testing import Publisher
+
+    times: dict[str, list[float]] = {"out/alarms": [], "out/doors": []}
+    folder = Path(tempfile.mkdtemp(prefix="tidegate-bench-"))
+    with Mosquitto(folder / "near") as near, Mosquitto(folder / "far") as far:
+        gateway = Gateway(folder, near.port, far.port, ALARM)
+        gateway.wait_ready()
+        time.sleep(1)
+        receiver = Client(far.port, "bench-receiver")
+        receiver.send(mqtt5.SubscribePacket(1, [mqtt5.TopicFilter("out/#", max_qos=mqtt5.QoS.AT_MOST_ONCE)]).write())
+        receiver.packet()
+        publisher = Publisher(near.port)
+        for n in range(40 if quick else 120):
+            for topic, arrives in (("plant/1/temperature", "out/alarms"), ("door/1", "out/doors")):
+                sent = time.monotonic()
+                publisher.publish([(topic, b'{"v":99.5,"n":%d}' % n)])
+                while True:
+                    packet = receiver.packet()
+                    if isinstance(packet, mqtt5.PublishPacket) and packet.topic == arrives:
+                        break
+                times[arrives].append(time.monotonic() - sent)
+                time.sleep(0.03 + (n * 0.037) % 0.25)
+        gateway.stop()
+    print("\nfrom a sensor's publish to a subscriber of the far broker, p50 and p95")
+    for name, arrives, bound in (
+        ("raises an urgent alarm", "out/alarms", 350),
+        ("feeds an urgent stream", "out/doors", 100),
+    ):
+        figures = sorted(times[arrives])
+        p95 = figures[int(len(figures) * 0.95)]
+        print(f"  {name:26} {figures[len(figures) // 2] * 1e3:6.0f} ms {p95 * 1e3:6.0f} ms   bound {bound}")
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+SECTIONS = {
+    "log": section_log,
+    "pipeline": section_pipeline,
+    "memory": section_memory,
+    "alarm": section_alarm,
+    "forward": section_forward,
+}
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="one run instead of three, smaller logs")
+    parser.add_argument("--fill", nargs=2, metavar=("FOLDER", "COUNT"), help=argparse.SUPPRESS)
+    parser.add_argument("sections", nargs="*", help="; ".join(SECTIONS))
+    arguments = parser.parse_args()
+    if arguments.fill:
+        fill(Path(arguments.fill[0]), int(arguments.fill[1]))
+    else:
+        for section in arguments.sections or SECTIONS:
+            SECTIONS[section](arguments.quick)

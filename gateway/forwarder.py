@@ -1,0 +1,385 @@
+"""The forwarder: cuts what a sink shall have into batches, sends them, and moves the position when they are confirmed.
+
+- A batch is an extent of one stream, cut by count, bytes and age; the cut is committed before its first send, so after a
+  restart the same extent goes out under the same id with the same bytes.
+- Several batches are under way at a time; they are started in order. When one fails, no new one starts until all that
+  are under way have ended; then the failed ones go again, oldest first.
+- Urgent streams go first and do not wait for age.
+- A refused record becomes a dead letter in the commit that moves the position over it.
+- Memory does not depend on the backlog: cuts run at most AHEAD batches in front, bodies are kept for what is under way.
+"""
+
+import asyncio
+import contextlib
+import logging
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from gateway.clock import Clock
+from gateway.formats import Format
+from gateway.health import Board
+from gateway.log import Log
+from gateway.metrics import Metrics
+from gateway.plugin import Outlet, Sink
+from gateway.record import DEAD_LETTERS, Batch, Delivery, Extent, Gap, Receipt, Record, dead_letter, sizes
+from gateway.retry import Backoff
+from gateway.errors import SinkUnavailable
+
+log_ = logging.getLogger("tidegate.forwarder")
+
+AHEAD = 4  # cuts in front of what is under way, as a multiple of it: the sender never waits for a commit
+BLOCK = 8_192  # records of a look ahead
+NEAR_AGE = 0.125  # s: an age that comes this soon is cut in the commit that is being made anyway
+
+
+class BatchLimits(Protocol):
+    """What ends a batch; the configuration's `batch:`."""
+
+    records: int
+    bytes: int
+    age: float  # s
+
+
+class Reader(Protocol):
+    """Fetches durable records, in a thread where the disk is needed."""
+
+    async def __call__(self, stream: str, first: int, limit: int) -> Batch | Gap | None: ...
+
+
+class Lane:
+    """One stream on its way to one sink: what was looked at, and what waits to be cut."""
+
+    __slots__ = ("born", "block", "bytes", "count", "first", "looked", "missing", "stream", "urgent")
+
+    def __init__(self, stream: str, urgent: bool) -> None:
+        self.stream, self.urgent = stream, urgent
+        self.first = 0  # offset where the batch that is being filled starts
+        self.looked = 0  # offset up to which records were counted into it
+        self.count = 0  # records in it
+        self.bytes = 0  # payload bytes in it
+        self.born: float | None = None  # monotonic s when its first record came
+        self.block: Batch | None = None  # a look ahead that came from disk
+        self.missing: int | None = None  # offset that must be fetched from disk first
+
+    def restart(self, first: int) -> None:
+        self.first = self.looked = first
+        self.count = self.bytes = 0
+        self.born = None
+
+
+class Forwarder:
+    """One sink. `run` sends; `cut` is called in the making of every commit, `committed` after it."""
+
+    def __init__(
+        self,
+        name: str,
+        build: Callable[[Outlet], Sink],
+        streams: Sequence[str],
+        limits: BatchLimits,
+        format: Format,  # noqa: A002 - the configuration's word
+        in_flight: int,
+        *,
+        start: str | int,
+        gateway: str,
+        log: Log,
+        clock: Clock,
+        metrics: Metrics,
+        board: Board,
+        urgent: frozenset[str],
+        read: Reader,
+        request_commit: Callable[[], None],
+    ) -> None:
+        self.name, self.reader = name, f"sink:{name}"
+        self.gateway, self.clock = gateway, clock
+        self.sink = build(self)
+        self._limits, self._format, self._in_flight, self._start = limits, format, in_flight, start
+        self._log, self._metrics, self._board = log, metrics, board
+        self._read, self._request_commit = read, request_commit
+        self.lanes = [Lane(stream, stream in urgent) for stream in streams]
+        self.lanes.sort(key=lambda lane: not lane.urgent)
+        self._cut: list[Extent] = []  # cut in the commit that is being made
+        self._queue: list[tuple[bool, int, Extent]] = []  # committed, not under way; kept sorted
+        self._under_way: dict[Extent, asyncio.Task[None]] = {}
+        self._ready: dict[Extent, Delivery] = {}  # encoded once, for the retry
+        self._failed: SinkUnavailable | None = None
+        self._order = 0
+        self._wake = asyncio.Event()
+        self._blocks: dict[str, Batch | Gap] = {}
+        self._backoff = Backoff(first=1.0, most=60.0)
+        self._came_up = asyncio.Event()
+
+    # -- what the sink sees: gateway.plugin.Outlet ---------------------------------------------------------------------
+
+    def up(self, detail: str = "") -> None:
+        self._board.up(self.reader, detail)
+        self._came_up.set()
+
+    def waiting(self, detail: str) -> None:
+        self._board.waiting(self.reader, detail)
+
+    def count(self, metric: str, n: int = 1) -> None:
+        self._metrics.add(metric, n, sink=self.name)
+
+    # -- the making of a commit ----------------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """BLOCKING, before the first turn: find the position of every stream, and the cuts that are still owed."""
+        for lane in self.lanes:
+            if self._log.positions.where(self.reader, lane.stream) is None:
+                self._log.positions.start(self.reader, lane.stream, self._first(lane.stream))
+            lane.restart(self._log.positions.cut_next(self.reader, lane.stream))
+        wanted = {lane.stream: lane.urgent for lane in self.lanes}
+        for extent in self._log.positions.outstanding(self.reader):
+            if extent.stream in wanted:
+                self._enqueue(extent, wanted[extent.stream])
+
+    def _first(self, stream: str) -> int:
+        if self._start == "latest":
+            return self._log.next(stream)
+        if isinstance(self._start, int):
+            return self._log.seek(stream, self._start)
+        return self._log.oldest(stream)
+
+    def cut(self) -> None:
+        """Cut what is due into extents; they travel in the commit that is being made."""
+        room = AHEAD * self._in_flight - len(self._queue) - len(self._under_way) - len(self._cut)
+        now = self.clock.monotonic()
+        for lane in self.lanes:
+            if lane.first >= self._log.next(lane.stream) and lane.first == lane.looked:
+                continue
+            room = self._fill(lane, now, room + self._in_flight if lane.urgent else room)
+            due = lane.born is not None and (lane.urgent or now - lane.born >= self._limits.age - NEAR_AGE)
+            if due and lane.looked > lane.first and room > 0:
+                self._cut_at(lane, lane.looked)
+                room -= 1
+
+    def committed(self) -> None:
+        """The commit with the last cuts is durable: they may be sent."""
+        for extent in self._cut:
+            self._enqueue(extent, any(lane.urgent for lane in self.lanes if lane.stream == extent.stream))
+        self._cut = []
+        self._wake.set()
+
+    def due(self, now: float) -> bool:
+        """Is a batch old enough, or are lanes free and full batches there, so that a commit is worth making?"""
+        room = AHEAD * self._in_flight - len(self._queue) - len(self._under_way) - len(self._cut)
+        if room <= 0:
+            return False
+        starved = not self._queue and len(self._under_way) < self._in_flight
+        for lane in self.lanes:
+            if lane.born is not None and now - lane.born >= self._limits.age:
+                return True
+            if starved and lane.missing is None and self._log.durable(lane.stream) - lane.first >= self._limits.records:
+                return True
+        return False
+
+    def _fill(self, lane: Lane, now: float, room: int) -> int:
+        """Count records into the batch that is being filled, cutting as limits are met. Returns the room that is left."""
+        limits = self._limits
+        while room > 0:
+            chunk = self._look(lane)
+            if chunk is None:
+                break
+            if lane.born is None:
+                lane.born = now
+            values = chunk.values
+            size = sum(map(len, values))
+            if lane.count + len(values) < limits.records and lane.bytes + size < limits.bytes:
+                lane.count += len(values)
+                lane.bytes += size
+                lane.looked = chunk.next
+                continue
+            fit = limits.records - lane.count
+            if lane.bytes + size >= limits.bytes:  # the record that reaches the limit is the last one of its batch
+                fit = min(fit, bisect_right(sizes(values), limits.bytes - lane.bytes - 1) + 1)
+            self._cut_at(lane, min(lane.looked + fit, chunk.next))
+            room -= 1
+        return room
+
+    def _look(self, lane: Lane) -> Batch | None:
+        """Records from where the lane has looked to; None at the end, or when the disk must be asked first."""
+        at = lane.looked
+        if at >= self._log.next(lane.stream):
+            return None
+        block = lane.block
+        if block is not None:
+            if block.first <= at < block.next:
+                return block.slice(at, block.next)
+            lane.block = None
+        chunk = self._log.peek(lane.stream, at, BLOCK)
+        if chunk is None and lane.missing is None:
+            lane.missing = at
+            self._wake.set()
+        return chunk
+
+    def _cut_at(self, lane: Lane, stop: int) -> None:
+        extent = Extent(lane.stream, lane.first, stop - 1)
+        self._log.positions.cut(self.reader, extent)
+        self._cut.append(extent)
+        lane.restart(stop)
+
+    def _enqueue(self, extent: Extent, urgent: bool) -> None:
+        self._order += 1
+        self._queue.append((not urgent, self._order, extent))
+        self._queue.sort()
+
+    # -- sending -------------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Send what is cut, until cancelled."""
+        async with asyncio.TaskGroup() as sends:
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                await self._look_ahead()
+                if self._failed is not None:
+                    if self._under_way:
+                        continue
+                    await self._wait_out(self._failed)
+                while self._queue and len(self._under_way) < self._in_flight and self._failed is None:
+                    late, order, extent = self._queue.pop(0)
+                    try:
+                        delivery = await self._delivery(extent)
+                    except BaseException:
+                        self._queue.insert(0, (late, order, extent))
+                        raise
+                    task = sends.create_task(self._send(delivery, late, order), name=f"send:{delivery.id}")
+                    self._under_way[extent] = task
+                    self._board.expect(self.reader, True)
+
+    async def drain(self) -> None:
+        """Wait until everything that was cut is confirmed. The caller bounds the time."""
+        while self._queue or self._under_way or self._cut:
+            await asyncio.sleep(0.02)
+
+    async def _send(self, delivery: Delivery, late: bool, order: int) -> None:
+        extent = delivery.extent
+        started = self.clock.monotonic()
+        try:
+            receipt = await self.sink.send(delivery)
+        except SinkUnavailable as error:
+            self._failed = error
+            self._queue.append((late, order, extent))
+            self._queue.sort()
+        except asyncio.CancelledError:
+            self._queue.append((late, order, extent))
+            self._queue.sort()
+            raise
+        except Exception as error:
+            # A sink's own bug must cost neither the records nor the other sinks: it is shown, logged and tried again.
+            log_.exception("sink %s failed on batch %s", self.name, delivery.id)
+            self._failed = SinkUnavailable(f"{type(error).__name__}: {error}")
+            self._queue.append((late, order, extent))
+            self._queue.sort()
+        else:
+            self._settle(delivery, receipt)
+            self._metrics.observe("delivery_seconds", self.clock.monotonic() - started, sink=self.name)
+        finally:
+            self._under_way.pop(extent, None)
+            self._board.expect(self.reader, bool(self._under_way))
+            self._wake.set()
+
+    async def _wait_out(self, failure: SinkUnavailable) -> None:
+        wait = failure.retry_after_s if failure.retry_after_s is not None else self._backoff.next()
+        self._board.waiting(self.reader, f"{failure}; trying again in {wait:.0f} s")
+        self._metrics.add("retries_total", sink=self.name)
+        self._came_up.clear()
+        with contextlib.suppress(TimeoutError):  # the connection coming back ends the wait early
+            await asyncio.wait_for(self._came_up.wait(), wait)
+        self._failed = None
+
+    def _settle(self, delivery: Delivery, receipt: Receipt) -> None:
+        extent = delivery.extent
+        self._backoff.reset()
+        self._ready.pop(extent, None)
+        if receipt.rejected:
+            self._bury(delivery, receipt)
+        self._log.positions.settle(self.reader, extent)
+        delivered = delivery.count - len(receipt.rejected)
+        self._metrics.add("delivered_total", delivered, sink=self.name, stream=extent.stream)
+        for gap in delivery.gaps:
+            self._metrics.add("gap_records_total", len(gap), cause=gap.cause)
+        self._board.up(self.reader)
+        self._board.beat(self.reader)
+        if not self._queue and self.due(self.clock.monotonic()):
+            self._request_commit()
+
+    def _bury(self, delivery: Delivery, receipt: Receipt) -> None:
+        now = self.clock.now()
+        columns: tuple[list[int], list[str], list[bytes]] = ([], [], [])
+        for offset, reason in receipt.rejected:
+            batch = next((b for b in delivery.batches if b.first <= offset < b.next), None)
+            if batch is None:
+                continue
+            at = offset - batch.first
+            record = Record(offset, batch.times[at], batch.keys[at], batch.values[at])
+            columns[0].append(now)
+            columns[1].append(record.key)
+            columns[2].append(dead_letter(self.reader, "send", reason, batch.stream, record))
+        self._log.append(DEAD_LETTERS, *columns)
+        self._metrics.add("dead_total", len(columns[0]), reason="rejected")
+
+    # -- reading -------------------------------------------------------------------------------------------------------
+
+    async def _look_ahead(self) -> None:
+        """Fetch from disk what a lane needs to be cut further."""
+        for lane in self.lanes:
+            if lane.missing is None:
+                continue
+            found = await self._read(lane.stream, lane.missing, BLOCK)
+            if isinstance(found, Gap):
+                if lane.looked == lane.missing:
+                    lane.looked = found.last + 1
+                    if lane.born is None:
+                        lane.born = self.clock.monotonic()
+            elif found is not None:
+                lane.block = found
+            lane.missing = None
+            if self.due(self.clock.monotonic()):
+                self._request_commit()
+
+    async def _delivery(self, extent: Extent) -> Delivery:
+        ready = self._ready.get(extent)
+        if ready is not None:
+            return ready
+        batches: list[Batch] = []
+        gaps: list[Gap] = []
+        at = extent.first
+        while at <= extent.last:
+            found = await self._from_block(extent.stream, at)
+            if found is None:
+                break
+            if isinstance(found, Gap):
+                gaps.append(Gap(found.stream, at, min(found.last, extent.last), found.cause))
+                at = found.last + 1
+            else:
+                batches.append(found.slice(at, extent.last + 1))
+                at = min(found.next, extent.last + 1)
+        body = b""
+        if not self._format.raw:
+            body = self._format.encode(batches, gaps, gateway=self.gateway, epoch=self._log.epoch)
+        delivery = Delivery(
+            f"{self.gateway}/{self._log.epoch}/{extent.stream}/{extent.first}-{extent.last}",
+            extent,
+            batches,
+            gaps,
+            self._format.content_type,
+            self._format.encoding,
+            body,
+        )
+        self._ready[extent] = delivery
+        return delivery
+
+    async def _from_block(self, stream: str, at: int) -> Batch | Gap | None:
+        """Durable records from `at`: from memory, or from the block that was decoded last, or from disk."""
+        if self._log.in_memory(stream, at):
+            self._blocks.pop(stream, None)
+            return self._log.read(stream, at, BLOCK)
+        held = self._blocks.get(stream)
+        if isinstance(held, Batch) and held.first <= at < held.next:
+            return held.slice(at, held.next)
+        found = await self._read(stream, at, BLOCK)
+        if isinstance(found, Batch):
+            self._blocks[stream] = found
+        return found

@@ -1,0 +1,311 @@
+"""The intake: the turn. Read what the inputs hold, append, shape, cut; commit when it pays; then acknowledge.
+
+- Between turns input waits in the kernel's buffers: at the rates a Pi sees, a wake-up costs a hundred times what a message
+  costs. A turn comes early when a driver reads by itself: its buffer filled, or what it feeds is urgent.
+- One commit is under way, off the loop, while one gathers. When more than GATHER bytes are gathered, reads pause.
+- A commit that fails is written again unchanged, never shaped again.
+- Nothing is acknowledged before its commit is on the device.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from typing import TypeVar
+
+from gateway.clock import Clock
+from gateway.errors import LogError
+from gateway.forwarder import Forwarder
+from gateway.health import Board
+from gateway.log import Commit, Log, Snapshot
+from gateway.metrics import Metrics
+from gateway.plugin import Driver, Remembered
+from gateway.retry import Backoff
+from gateway.shaper import Shaper
+
+log_ = logging.getLogger("tidegate.intake")
+
+PAGE = 4096  # bytes: what a device writes at least
+FLOOR_S = 0.020  # between the starts of two commits
+GATHER = 1 << 20  # payload bytes that may gather behind a commit that is under way
+T = TypeVar("T")
+
+
+class Inlet:
+    """The house as one driver sees it: gateway.plugin.Inlet."""
+
+    def __init__(self, name: str, intake: "Intake", memory: Sequence[Remembered], urgent: bool) -> None:
+        self.name, self.memory, self.urgent = name, memory, urgent
+        self.gateway, self.clock = intake.gateway, intake.clock
+        self.component = f"driver:{name}"
+        self._intake = intake
+
+    def record(
+        self,
+        stream: str,
+        times: Sequence[int],
+        keys: Sequence[str],
+        values: Sequence[bytes],
+        *,
+        flags: bytes | None = None,
+        ids: Sequence[int] | None = None,
+        receipt: object = None,
+    ) -> None:
+        intake = self._intake
+        if values:
+            intake.log.append(stream, times, keys, values, flags=flags, ids=ids, source=self.name if ids else None)
+            intake.metrics.add("records_in_total", len(values), driver=self.name, stream=stream)
+            if ids is None:
+                intake.unsafe += len(values)
+        if receipt is not None:
+            intake.receipts.append((self.name, receipt))
+        intake.gathered(stream)
+
+    def hurry(self) -> None:
+        self._intake.commit_in(0.0)
+
+    def up(self, detail: str = "") -> None:
+        self._intake.board.up(self.component, detail)
+
+    def waiting(self, detail: str) -> None:
+        self._intake.board.waiting(self.component, detail)
+
+    def bad_frame(self, reason: str, sample: bytes, count: int = 1) -> None:
+        self._intake.metrics.add("frames_bad_total", count, driver=self.name)
+        self._intake.board.sample(self.component, reason, sample)
+
+    def count(self, metric: str, n: int = 1) -> None:
+        self._intake.metrics.add(metric, n, driver=self.name)
+
+
+class Intake:
+    """Turns and commits. Everything here runs on the event loop but Log.write and Log.maintain."""
+
+    def __init__(
+        self,
+        log: Log,
+        shaper: Shaper,
+        clock: Clock,
+        metrics: Metrics,
+        board: Board,
+        executor: Executor,
+        *,
+        gateway: str,
+        turn_s: float,
+        commit_s: float,
+        urgent: frozenset[str],
+    ) -> None:
+        self.log, self.clock, self.metrics, self.board, self.gateway = log, clock, metrics, board, gateway
+        self.receipts: list[tuple[str, object]] = []
+        self.made = 0  # commits made since the start
+        self.unsafe = 0  # records gathered that their source cannot send again
+        self._shaper, self._executor = shaper, executor
+        self._turn_s, self._commit_s, self._urgent = turn_s, commit_s, urgent
+        self.forwarders: list[Forwarder] = []
+        self._drivers: dict[str, Driver] = {}
+        self._paused: set[str] = set()
+        self._shape_is_due = False
+        self._due = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
+        self._when = 0.0  # loop time of the next commit; 0: none is planned
+        self._started = 0.0  # loop time when the last commit started
+        self._bytes_per_byte = 0.2  # journal bytes per payload byte, as the last commits had it
+        self._in_flight = False
+        self._in_flight_unsafe = 0
+        self._stopping = False
+
+    # -- drivers -------------------------------------------------------------------------------------------------------
+
+    def attach(self, name: str, driver: Driver) -> None:
+        """From now on the driver takes part in turns."""
+        self._drivers[name] = driver
+        self._paused.discard(name)
+
+    def detach(self, name: str) -> None:
+        self._drivers.pop(name, None)
+        self._paused.discard(name)
+
+    @property
+    def loss_window(self) -> int:
+        """Records read and not durable yet that their source would not send again after a power cut."""
+        return self.unsafe + self._in_flight_unsafe
+
+    # -- the turn ------------------------------------------------------------------------------------------------------
+
+    async def turns(self) -> None:
+        """Breathe, until cancelled."""
+        while True:
+            await asyncio.sleep(self._turn_s)
+            self._turn()
+
+    def _turn(self) -> None:
+        for name, driver in self._drivers.items():
+            if name not in self._paused:
+                driver.turn()
+        self._plan(turn=True)
+
+    def gathered(self, stream: str) -> None:
+        """Records came in: shape them once the reads of this round of the loop are done."""
+        if not self._shape_is_due:
+            self._shape_is_due = True
+            asyncio.get_running_loop().call_soon(self._shape)
+        if stream in self._urgent:
+            self.commit_in(0.0)
+
+    def look_again(self) -> None:
+        """A pipeline that is behind got its next block from disk."""
+        if not self._shape_is_due:
+            self._shape_is_due = True
+            asyncio.get_running_loop().call_soon(self._shape)
+
+    def _shape(self) -> None:
+        self._shape_is_due = False
+        if self._shaper.shape():
+            self._shape_is_due = True  # someone ran out of budget: give the loop a breath, then go on
+            asyncio.get_running_loop().call_soon(self._shape)
+        if self.log.pending_bytes > GATHER:
+            self._pause()
+        self._plan(turn=False)
+
+    def _plan(self, turn: bool) -> None:
+        """Decide when the next commit comes."""
+        log = self.log
+        if log.pending_bytes * self._bytes_per_byte >= PAGE or self._shaper.wants_commit():
+            self.commit_in(0.0)
+        elif log.pending or self.receipts:
+            self.commit_in(self._commit_s)
+        if turn:
+            now = self.clock.monotonic()
+            if self._shaper.due(self.clock.now()) or any([forwarder.due(now) for forwarder in self.forwarders]):
+                self.commit_in(0.0)
+
+    def commit_in(self, seconds: float) -> None:
+        """Have a commit made by then at the latest, but never closer than FLOOR_S to the one before."""
+        loop = asyncio.get_running_loop()
+        when = max(loop.time() + seconds, self._started + FLOOR_S)
+        if self._when and self._when <= when:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._when = when
+        self._timer = loop.call_at(when, self._due.set)
+
+    def _pause(self) -> None:
+        for name, driver in self._drivers.items():
+            if name not in self._paused:
+                self._paused.add(name)
+                driver.pause()
+
+    def _resume(self) -> None:
+        for name in list(self._paused):
+            self._paused.discard(name)
+            if name in self._drivers:
+                self._drivers[name].resume()
+
+    # -- the commit ----------------------------------------------------------------------------------------------------
+
+    async def store_snapshots(self, snapshots: dict[str, Snapshot]) -> None:
+        """Before the first turn: a restart from here must find the states of new and changed pipelines."""
+        commit = self.log.gather(snapshots)
+        await self._until_written(commit)
+        self.log.committed(commit)
+        await self._maintain()
+
+    async def commits(self) -> None:
+        """Make commits when they are due, until cancelled or `finish` was called."""
+        while not self._stopping:
+            await self._due.wait()
+            await self.commit()
+
+    async def settle(self) -> None:
+        """Wait until everything gathered so far is durable and acknowledged."""
+        while self.log.pending or self.receipts or self._in_flight:
+            self.commit_in(0.0)
+            await asyncio.sleep(FLOOR_S)
+
+    def finish(self) -> None:
+        """Let `commits` return after one more commit."""
+        self._stopping = True
+        self._due.set()
+
+    async def commit(self) -> None:
+        """Everything gathered so far to the device; then acknowledge, wake the sinks, and seal what is due."""
+        self._due.clear()
+        self._when = 0.0
+        self._started = asyncio.get_running_loop().time()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._shaper.shape(closing=True)
+        self._shaper.tick(self.clock.now())
+        for forwarder in self.forwarders:
+            forwarder.cut()
+        if not self.log.pending:
+            self._acknowledge_gathered()  # repeats of what is durable already
+            return
+        raw = self.log.pending_bytes
+        commit = self.log.gather(self._shaper.snapshots() if self.log.turnover_due else None)
+        receipts, self.receipts = self.receipts, []
+        self._in_flight_unsafe, self.unsafe = self.unsafe, 0
+        self._in_flight = True
+        self._resume()
+        self.board.expect("log", True)
+        started = self.clock.monotonic()
+        await self._until_written(commit)
+        self.metrics.observe("commit_seconds", self.clock.monotonic() - started)
+        self.metrics.add("commits_total")
+        self.board.up("log")
+        self.board.beat("log")
+        self.board.expect("log", False)
+        self.log.committed(commit)
+        self._in_flight = False
+        self._in_flight_unsafe = 0
+        if raw > PAGE:
+            self._bytes_per_byte = 0.8 * self._bytes_per_byte + 0.2 * commit.size / raw
+        self._acknowledge(receipts)
+        self.made += 1
+        for forwarder in self.forwarders:
+            forwarder.committed()
+        if self.log.maintenance_due:
+            await self._maintain()
+
+    async def _until_written(self, commit: Commit) -> None:
+        backoff = Backoff(first=0.25, most=5.0)
+        while True:
+            try:
+                return await self._in_log_thread(lambda: self.log.write(commit))
+            except LogError as error:
+                wait = backoff.next()
+                self.metrics.add("commit_failures_total")
+                self.board.waiting("log", f"{error}; nothing is acknowledged; writing again in {wait:.1f} s")
+                log_.error("commit %d failed: %s", commit.number, error)
+                await asyncio.sleep(wait)
+
+    async def _maintain(self) -> None:
+        try:
+            result = await self._in_log_thread(self.log.maintain)
+        except LogError as error:
+            # The journal still holds everything; sealing is tried again after the next commit.
+            self.metrics.add("seal_failures_total")
+            self.board.waiting("log", f"sealing failed: {error}")
+            log_.error("sealing failed: %s", error)
+            return
+        if result is not None:
+            for gap in self.log.maintained(result):
+                log_.warning("stream %s: offsets %d to %d are gone (%s)", gap.stream, gap.first, gap.last, gap.cause)
+
+    async def _in_log_thread(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+
+    def _acknowledge_gathered(self) -> None:
+        receipts, self.receipts = self.receipts, []
+        self._acknowledge(receipts)
+
+    def _acknowledge(self, receipts: list[tuple[str, object]]) -> None:
+        by_driver: dict[str, list[object]] = {}
+        for name, receipt in receipts:
+            by_driver.setdefault(name, []).append(receipt)
+        for name, own in by_driver.items():
+            driver = self._drivers.get(name)
+            if driver is not None:
+                driver.acknowledge(own)

@@ -1,0 +1,284 @@
+"""The shaper: runs pipelines over what was recorded, in the same turn, and puts what they derive into their own streams.
+
+- A pipeline reads from its position; what was just recorded is the usual case of that, not a case of its own.
+- Outputs depend on record order alone. A pipeline of one input runs on records as they come; a pipeline of several
+  inputs runs once per commit, when it is known what the commit holds: inputs merge by (commit, config order, offset).
+- Its position moves in the commit that holds its outputs, so both are there after a crash or neither is.
+- Its state is snapshotted now and then. After a restart the records since the snapshot are run again with the outputs
+  thrown away: they are recorded already.
+- One that needs longer than its budget falls behind by itself and delays nobody's acknowledgement.
+"""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from gateway.clock import Clock
+from gateway.health import Board
+from gateway.log import Log, Recovery, Snapshot, Tick
+from gateway.metrics import Metrics
+from gateway.plugin import Program
+from gateway.record import DEAD_LETTERS, Batch, Gap
+
+log_ = logging.getLogger("tidegate.shaper")
+
+SLICE = 1_000  # records between two looks at the clock: about a millisecond
+BUDGET_S = 0.010  # per pipeline and turn
+BLOCK = 8_192
+
+ReadAhead = Callable[[str, int, Callable[[Batch | Gap | None], None]], None]
+
+
+class Outputs:
+    """What a run derived, as columns per stream, until the shaper appends it."""
+
+    __slots__ = ("columns",)
+
+    def __init__(self) -> None:
+        self.columns: dict[str, tuple[list[int], list[str], list[bytes]]] = {}
+
+    def emit(self, stream: str, time: int, key: str, value: bytes) -> None:
+        columns = self.columns.get(stream)
+        if columns is None:
+            columns = self.columns[stream] = ([], [], [])
+        columns[0].append(time)
+        columns[1].append(key)
+        columns[2].append(value)
+
+
+class Nothing:
+    """Outputs that are recorded already: a replay throws them away."""
+
+    __slots__ = ()
+
+    def emit(self, stream: str, time: int, key: str, value: bytes) -> None:
+        pass
+
+
+class Lane:
+    """One pipeline on its way through its inputs."""
+
+    __slots__ = ("ahead", "at", "behind", "failed", "program", "reader", "urgent")
+
+    def __init__(self, program: Program, urgent: bool) -> None:
+        self.program, self.urgent = program, urgent
+        self.reader = f"pipeline:{program.name}"
+        self.at: dict[str, int] = {}  # input -> offset of the next record to run
+        self.ahead: dict[str, Batch] = {}  # input -> a block fetched from disk, while the pipeline is behind
+        self.behind = False
+        self.failed = False
+
+
+class Shaper:
+    """Every pipeline, in the order of the chain. All methods run on the event loop; `read_ahead` fetches in a thread."""
+
+    def __init__(
+        self,
+        programs: Sequence[Program],
+        log: Log,
+        clock: Clock,
+        metrics: Metrics,
+        board: Board,
+        *,
+        urgent: frozenset[str],
+        read_ahead: ReadAhead,
+        urgent_news: Callable[[], None],
+    ) -> None:
+        self._log, self._clock, self._metrics, self._board = log, clock, metrics, board
+        self._urgent, self._read_ahead, self._urgent_news = urgent, read_ahead, urgent_news
+        self.lanes = [Lane(program, not urgent.isdisjoint(program.outputs)) for program in programs]
+
+    # -- start -------------------------------------------------------------------------------------------------------
+
+    def recover(self, recovery: Recovery) -> dict[str, Snapshot]:
+        """BLOCKING. Bring every state to where its position is. Returns the snapshots to be stored before the first turn."""
+        fresh: dict[str, Snapshot] = {}
+        for lane in self.lanes:
+            name, signature = lane.program.name, lane.program.signature
+            positions = {stream: self._log.positions.where(lane.reader, stream) for stream in lane.program.inputs}
+            snapshot = recovery.snapshots.get(name)
+            known = snapshot is not None and snapshot.signature == signature
+            for stream, position in positions.items():
+                if position is None:
+                    lane.at[stream] = self._start(lane, stream)
+                    self._log.positions.start(lane.reader, stream, lane.at[stream])
+                else:
+                    lane.at[stream] = position
+            if known:
+                assert snapshot is not None
+                self._replay(lane, snapshot, [tick for tick in recovery.ticks if tick.pipeline == name])
+            else:
+                if snapshot is not None:
+                    log_.warning("pipeline %s: its definition changed, its state starts empty", name)
+                fresh[name] = self._snapshot(lane)
+            self._board.up(f"pipeline:{name}")
+        return fresh
+
+    def _start(self, lane: Lane, stream: str) -> int:
+        start = lane.program.start
+        if start == "latest":
+            return self._log.next(stream)
+        if isinstance(start, int):
+            return self._log.seek(stream, start)
+        return self._log.oldest(stream)
+
+    def _replay(self, lane: Lane, snapshot: Snapshot, ticks: Sequence[Tick]) -> None:
+        """Run the records between the snapshot and the position again, with the ticks where they were."""
+        until = dict(lane.at)
+        lane.program.restore(snapshot.state)
+        lane.at = {stream: snapshot.positions.get(stream, until[stream]) for stream in until}
+        nothing = Nothing()
+        for tick in ticks:
+            self._replay_to(lane, tick.positions, nothing)
+            lane.program.tick(tick.now, nothing)
+        self._replay_to(lane, until, nothing)
+        lane.at = until
+
+    def _replay_to(self, lane: Lane, until: Mapping[str, int], nothing: Nothing) -> None:
+        def fetch(stream: str, first: int) -> Batch | None:
+            while first < until.get(stream, first):
+                found = self._log.read(stream, first, min(BLOCK, until[stream] - first))
+                if isinstance(found, Batch):
+                    return found
+                if found is None:
+                    break
+                first = lane.at[stream] = found.last + 1
+            return None
+
+        while self._merge_step(lane, fetch, nothing):
+            pass
+
+    # -- a turn ------------------------------------------------------------------------------------------------------
+
+    def shape(self, *, closing: bool = False) -> bool:
+        """Run pipelines on what is there. `closing`: the coming commit is complete, so pipelines of several inputs run too.
+
+        Returns True if some pipeline was stopped by its budget and wants another turn at once.
+        """
+        hungry = False
+        for lane in self.lanes:
+            if len(lane.at) == 1 or closing:
+                hungry |= self._advance(lane)
+        return hungry
+
+    def wants_commit(self) -> bool:
+        """An urgent pipeline of several inputs has news, which it only looks at when a commit is made."""
+        return any(lane.urgent and len(lane.at) > 1 and self._waiting(lane) for lane in self.lanes)
+
+    def due(self, now: int) -> bool:
+        """Would a tick make some pipeline act now?"""
+        for lane in self.lanes:
+            due = lane.program.due()
+            if due is not None and due <= now:
+                return True
+        return False
+
+    def tick(self, now: int) -> None:
+        """Let time pass for pipelines that wait for it. Called in the making of a commit, after shape(closing=True)."""
+        for lane in self.lanes:
+            if lane.behind or lane.failed or (self._waiting(lane) and self._advance(lane)):
+                continue
+            due = lane.program.due()
+            if due is not None and due <= now:
+                out = Outputs()
+                lane.program.tick(now, out)
+                self._log.tick(lane.program.name, now)
+                self._append(out)
+
+    def snapshots(self) -> dict[str, Snapshot]:
+        """Every state as it is in the commit that is being made."""
+        return {lane.program.name: self._snapshot(lane) for lane in self.lanes}
+
+    def _snapshot(self, lane: Lane) -> Snapshot:
+        return Snapshot(lane.program.signature, lane.program.snapshot(), dict(lane.at))
+
+    def _waiting(self, lane: Lane) -> bool:
+        return any(at < self._log.next(stream) for stream, at in lane.at.items())
+
+    def _advance(self, lane: Lane) -> bool:
+        if lane.failed or not self._waiting(lane):
+            return False
+        out = Outputs()
+        started = self._clock.monotonic()
+        missing: list[tuple[str, int]] = []
+
+        def fetch(stream: str, first: int) -> Batch | None:
+            if first >= self._log.next(stream):
+                return None
+            block = lane.ahead.get(stream)
+            if block is not None:
+                if block.first <= first < block.next:
+                    return block.slice(first, first + SLICE)
+                del lane.ahead[stream]
+            chunk = self._log.peek(stream, first, SLICE)
+            if chunk is None:
+                missing.append((stream, first))
+            return chunk
+
+        hungry = False
+        before = dict(lane.at)
+        try:
+            while self._merge_step(lane, fetch, out, missing):
+                if self._clock.monotonic() - started > BUDGET_S:
+                    hungry = self._waiting(lane)
+                    break
+        except Exception as error:
+            # A record's failure is a dead letter; what comes out here is a defect of a step. It stops this pipeline alone:
+            # its position stays, its lag grows, and a restart runs it again from its snapshot.
+            log_.exception("pipeline %s stopped", lane.program.name)
+            self._board.failed(f"pipeline:{lane.program.name}", f"{type(error).__name__}: {error}")
+            lane.at, lane.failed = before, True
+            return False
+        for stream, at in lane.at.items():
+            self._log.positions.move(lane.reader, stream, at)
+        for stream, first in missing:
+            self._fetch_block(lane, stream, first)
+        lane.behind = hungry or bool(missing)
+        self._append(out)
+        self._metrics.observe("processing_seconds", self._clock.monotonic() - started, pipeline=lane.program.name)
+        return hungry
+
+    def _merge_step(
+        self,
+        lane: Lane,
+        fetch: Callable[[str, int], Batch | None],
+        out: Any,
+        missing: Sequence[object] = (),
+    ) -> bool:
+        """Run the next stretch of records in merge order; False when there is none (or one must be fetched first)."""
+        if len(lane.at) == 1:
+            ((stream, at),) = lane.at.items()
+            batch = fetch(stream, at)
+            if batch is None:
+                return False
+            lane.program.run(batch, out)
+            lane.at[stream] = batch.next
+            return True
+        heads = [(stream, batch) for stream, at in lane.at.items() if (batch := fetch(stream, at)) is not None]
+        if missing or not heads:
+            return False
+        commit = min(batch.commits[0][0] for _, batch in heads)
+        stream, batch = next((s, b) for s, b in heads if b.commits[0][0] == commit)
+        part = batch.slice(batch.first, batch.first + batch.commits[0][1])
+        lane.program.run(part, out)
+        lane.at[stream] = part.next
+        return True
+
+    def _fetch_block(self, lane: Lane, stream: str, first: int) -> None:
+        def arrived(found: Batch | Gap | None) -> None:
+            if isinstance(found, Batch):
+                lane.ahead[stream] = found
+            elif isinstance(found, Gap) and lane.at[stream] == first:
+                lane.at[stream] = found.last + 1
+                self._metrics.add("gap_records_total", len(found), cause=found.cause)
+                self._log.positions.skip(lane.reader, found)
+
+        self._read_ahead(stream, first, arrived)
+
+    def _append(self, out: Outputs) -> None:
+        for stream, (times, keys, values) in out.columns.items():
+            self._log.append(stream, times, keys, values)
+            if stream in self._urgent:
+                self._urgent_news()
+            if stream == DEAD_LETTERS:
+                self._metrics.add("dead_total", len(values), reason="pipeline")

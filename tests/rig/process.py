@@ -1,0 +1,101 @@
+"""The real daemon in a process of its own, as its user runs it."""
+
+import http.client
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from gateway.testing import free_port
+
+
+class GatewayProcess:
+    """`tidegate run` with a configuration; `{status}`, `{log}` and the keywords given are filled in."""
+
+    def __init__(self, folder: Path, config: str, *, launcher: list[str] | None = None, **names: object) -> None:
+        self.folder, self.status = folder, free_port()
+        self.log_folder = folder / "log"
+        self.config = folder / "tidegate.yaml"
+        self.write_config(config, **names)
+        self.output = folder / "gateway.log"
+        self._launcher = launcher or [sys.executable, "-m", "gateway", "run", "--config"]
+        self.process: subprocess.Popen | None = None
+        self._mark = 0
+
+    def write_config(self, config: str, **names: object) -> None:
+        self.config.write_text(config.format(status=self.status, log=self.log_folder, **names))
+
+    def start(self, wait: bool = True) -> None:
+        with self.output.open("ab") as output:
+            self._mark = self.output.stat().st_size
+            self.process = subprocess.Popen([*self._launcher, str(self.config)], stdout=output, stderr=output)
+        if wait:
+            self.wait_for_line("ready after")
+
+    def wait_for_line(self, text: str, timeout_s: float = 30) -> None:
+        """Until this start of the process has said it."""
+        until = time.monotonic() + timeout_s
+        while time.monotonic() < until:
+            if text.encode() in self.output.read_bytes()[self._mark :]:
+                return
+            if self.process is None or self.process.poll() is not None:
+                break
+            time.sleep(0.01)
+        raise AssertionError(f"{text!r} was not said:\n{self.output.read_text()[-4000:]}")
+
+    @property
+    def pid(self) -> int:
+        assert self.process is not None
+        return self.process.pid
+
+    def kill(self) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait(30)
+        self.process = None
+
+    def stop(self) -> int:
+        """The ordered stop; returns the exit code."""
+        if self.process is None:
+            return 0
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            code = self.process.wait(20)
+        finally:
+            if self.process.poll() is None:
+                self.process.kill()
+                self.process.wait()
+            self.process = None
+        return code
+
+    def get(self, path: str) -> tuple[int, bytes]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.status, timeout=10)
+        try:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+        finally:
+            connection.close()
+
+    def json(self, path: str) -> dict:
+        status, body = self.get(path)
+        assert status == 200, (status, body)
+        return json.loads(body)
+
+    def metric(self, name: str) -> float:
+        """The sum of a metric over its labels."""
+        total = 0.0
+        for line in self.get("/metrics")[1].decode().splitlines():
+            if line.startswith((name + "{", name + " ")):
+                total += float(line.rsplit(" ", 1)[1])
+        return total
+
+    def __enter__(self) -> "GatewayProcess":
+        self.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.stop()
