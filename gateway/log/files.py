@@ -1,0 +1,129 @@
+"""The one door to the disk: every file of the log is opened, written and synced through here.
+
+A test puts a recording or failing disk under the log by giving it another `Files`.
+"""
+
+import errno
+import fcntl
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+from urllib.parse import quote
+
+from gateway.errors import LogError, LogFull
+
+
+class Files(Protocol):
+    """What the log asks of a file system. Everything blocks, and raises OSError or sqlite3.Error."""
+
+    def make_folder(self, path: str) -> None:
+        """Create the folder, for its owner alone, where it is missing; it is on the device when this returns."""
+        ...
+
+    def head(self, path: str, size: int) -> bytes:
+        """The first bytes of a file, or none where there is no file. Opens it for reading only."""
+        ...
+
+    def open(self, path: str) -> int:
+        """A descriptor to read and write the file; created where it is missing."""
+        ...
+
+    def lock(self, fd: int) -> None:
+        """Take the file for this process alone. Raises BlockingIOError where another one has it."""
+        ...
+
+    def size(self, fd: int) -> int: ...
+
+    def pread(self, fd: int, size: int, offset: int) -> bytes: ...
+
+    def pwrite(self, fd: int, data: bytes, offset: int) -> None:
+        """Write all of `data` or raise."""
+        ...
+
+    def fdatasync(self, fd: int) -> None: ...
+
+    def close(self, fd: int) -> None: ...
+
+    def sync_folder(self, path: str) -> None:
+        """Put the folder's entries on the device."""
+        ...
+
+    def connect(self, path: str, *, readonly: bool = False) -> sqlite3.Connection: ...
+
+    def boot_id(self) -> str:
+        """Names this boot of the machine: monotonic times are comparable within one."""
+        ...
+
+
+class SystemFiles:
+    """The operating system's own."""
+
+    def make_folder(self, path: str) -> None:
+        if not os.path.isdir(path):
+            os.makedirs(path, mode=0o700)
+            self.sync_folder(os.path.dirname(os.path.abspath(path)))
+
+    def head(self, path: str, size: int) -> bytes:
+        try:
+            with open(path, "rb") as file:
+                return file.read(size)
+        except FileNotFoundError:
+            return b""
+
+    def open(self, path: str) -> int:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    def lock(self, fd: int) -> None:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def size(self, fd: int) -> int:
+        return os.fstat(fd).st_size
+
+    def pread(self, fd: int, size: int, offset: int) -> bytes:
+        return os.pread(fd, size, offset)
+
+    def pwrite(self, fd: int, data: bytes, offset: int) -> None:
+        view = memoryview(data)
+        while view:  # a signal or a nearly full disk may cut a write short
+            done = os.pwrite(fd, view, offset)
+            view, offset = view[done:], offset + done
+
+    def fdatasync(self, fd: int) -> None:
+        os.fdatasync(fd)
+
+    def close(self, fd: int) -> None:
+        os.close(fd)
+
+    def sync_folder(self, path: str) -> None:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def connect(self, path: str, *, readonly: bool = False) -> sqlite3.Connection:
+        if not readonly:
+            os.close(self.open(path))  # so that the file, and the -wal and -shm beside it, belong to its owner alone
+        uri = f"file:{quote(os.path.abspath(path))}?mode={'ro' if readonly else 'rw'}"
+        return sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=5.0)
+
+    def boot_id(self) -> str:
+        return self.head("/proc/sys/kernel/random/boot_id", 36).decode("ascii", "replace")
+
+
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+@contextmanager
+def as_log_errors(what: str) -> Iterator[None]:
+    """Foreign errors become ours once, here: LogFull where there is no room, LogError for the rest."""
+    try:
+        yield
+    except OSError as error:
+        kind = LogFull if error.errno in NO_ROOM else LogError
+        raise kind(f"{what}: {error}") from error
+    except sqlite3.Error as error:
+        full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+        raise (LogFull if full else LogError)(f"{what}: {error}") from error

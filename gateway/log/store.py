@@ -1,0 +1,368 @@
+"""The sealed part of the log in SQLite: one connection that writes and checkpoints, one that only reads.
+
+- WAL with synchronous=FULL: the journal starts again at 0 after a COMMIT, so that COMMIT has to be on the device
+- whatever belongs together is one transaction
+- what memory knows of the store changes only after its COMMIT
+"""
+
+import json
+import os
+import sqlite3
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from typing import NamedTuple
+
+import msgspec
+import zstandard
+
+from gateway.errors import LogDamaged, LogTooNew
+from gateway.log.block import LEVEL, decode_block, unpacked
+from gateway.log.files import Files, as_log_errors
+from gateway.log.journal import Tick
+from gateway.log.position import Place
+from gateway.record import Batch, Gap
+
+FORMAT = 1
+PAGE = 4096
+PRAGMAS = (
+    "PRAGMA page_size=4096",
+    "PRAGMA auto_vacuum=NONE",
+    "PRAGMA journal_mode=WAL",
+    "PRAGMA synchronous=FULL",
+    "PRAGMA secure_delete=OFF",  # Debian's default is ON: a quarter more bytes for every evicted block
+    "PRAGMA wal_autocheckpoint=256",
+    "PRAGMA journal_size_limit=4194304",
+    "PRAGMA cache_size=-1024",
+    "PRAGMA temp_store=MEMORY",
+    "PRAGMA mmap_size=0",
+)
+SCHEMA = f"""
+CREATE TABLE meta(name TEXT PRIMARY KEY, value) WITHOUT ROWID;
+CREATE TABLE stream(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, next INTEGER NOT NULL, oldest INTEGER NOT NULL,
+  blocks INTEGER NOT NULL, bytes INTEGER NOT NULL) STRICT;
+CREATE TABLE block(id INTEGER PRIMARY KEY, stream INTEGER NOT NULL REFERENCES stream, first INTEGER NOT NULL,
+  n INTEGER NOT NULL, min_time INTEGER NOT NULL, max_time INTEGER NOT NULL, crc INTEGER NOT NULL, data BLOB NOT NULL)
+  STRICT;
+CREATE UNIQUE INDEX block_at ON block(stream, first, n, max_time);
+CREATE TABLE gap(stream INTEGER NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL, cause TEXT NOT NULL,
+  PRIMARY KEY(stream, first)) STRICT, WITHOUT ROWID;
+CREATE TABLE position(reader TEXT NOT NULL, stream TEXT NOT NULL, next INTEGER NOT NULL, beyond TEXT NOT NULL,
+  cuts TEXT NOT NULL, PRIMARY KEY(reader, stream)) STRICT, WITHOUT ROWID;
+CREATE TABLE snapshot(pipeline TEXT PRIMARY KEY, recorded INTEGER NOT NULL, signature TEXT NOT NULL,
+  positions TEXT NOT NULL, state BLOB NOT NULL) STRICT;
+CREATE TABLE tick(id INTEGER PRIMARY KEY, pipeline TEXT NOT NULL, now INTEGER NOT NULL, positions TEXT NOT NULL,
+  recorded INTEGER NOT NULL) STRICT;
+CREATE TABLE remembered(source TEXT PRIMARY KEY, ids BLOB NOT NULL, fingerprints BLOB NOT NULL) STRICT;
+PRAGMA user_version={FORMAT};
+"""
+
+
+class Shelf(msgspec.Struct):
+    """What the store holds of one stream: everything before `next` that is in no gap."""
+
+    id: int
+    next: int
+    oldest: int  # the first offset that has a block; `next` where none has
+    blocks: int = 0
+    bytes: int = 0
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    """A pipeline's state, and the next offset of each of its inputs that it is the state at."""
+
+    signature: str
+    state: bytes
+    positions: dict[str, int]
+
+
+class BlockRow(NamedTuple):
+    """A block without its bytes."""
+
+    id: int
+    first: int
+    n: int
+    max_time: int
+    bytes: int
+
+
+class Contents(msgspec.Struct):
+    """Everything of the store but its blocks, as open() finds it."""
+
+    epoch: str
+    generation: int
+    commit: int  # everything up to this commit is here; what the journal says of later ones counts
+    shelves: dict[str, Shelf]
+    gaps: dict[str, tuple[Gap, ...]]
+    places: list[Place]
+    snapshots: dict[str, tuple[int, Snapshot]]  # pipeline -> (commit, state)
+    ticks: list[Tick]
+    remembered: dict[str, tuple[bytes, bytes]]  # source -> (ids u16, fingerprints u32), oldest first
+
+
+class Store:
+    """The connection that writes. Every method blocks and belongs to the log thread."""
+
+    def __init__(self, path: str, files: Files) -> None:
+        self._path, self._files = path, files
+        self._connection: sqlite3.Connection | None = None
+        self.bytes = 0  # of the database file, as of the last transaction
+        self.estimated_bytes_written = 0
+        self.unchecked = False  # the WAL holds something that was not checkpointed
+        self.in_doubt = False  # the last COMMIT failed; a process started now might find it kept
+
+    def refuse_newer(self) -> None:
+        """Raise LogTooNew for a database of a later version, without changing it."""
+        head = self._files.head(self._path, 64)
+        version = int.from_bytes(head[60:64], "big")
+        if version <= FORMAT and self._files.head(self._path + "-wal", 1):
+            with as_log_errors(f"cannot read {self._path}"):
+                db = self._files.connect(self._path, readonly=True)
+                try:
+                    version = db.execute("PRAGMA user_version").fetchall()[0][0]
+                finally:
+                    db.close()
+        if version > FORMAT:
+            raise LogTooNew(f"{self._path} has format {version}, this version knows up to {FORMAT}")
+
+    def open(self, new_epoch: str) -> Contents:
+        """Open or create. The WAL is emptied into the database: what was only in the page cache is on the device."""
+        with as_log_errors(f"cannot open {self._path}"):
+            self._connection = self._files.connect(self._path)
+            for pragma in PRAGMAS:
+                self._db.execute(pragma).fetchall()
+            if not self._db.execute("PRAGMA user_version").fetchall()[0][0]:
+                with self.transaction():
+                    for statement in SCHEMA.split(";")[:-1]:
+                        self._db.execute(statement)
+                    self._db.execute("INSERT INTO meta VALUES ('epoch', ?)", (new_epoch,))
+                    self._set_meta(1, 0)
+                self._files.sync_folder(os.path.dirname(self._path))
+            if self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()[0][0]:
+                raise sqlite3.OperationalError("the start-up checkpoint is blocked by another process")
+            self.used_bytes()
+            return self._contents()
+
+    @property
+    def _db(self) -> sqlite3.Connection:
+        assert self._connection is not None
+        return self._connection
+
+    def _contents(self) -> Contents:
+        query = self._db.execute
+        meta = dict(query("SELECT name, value FROM meta").fetchall())
+        shelves, names, gaps = {}, {}, dict[str, tuple[Gap, ...]]()
+        for id_, name, next_, oldest, blocks, size in query("SELECT * FROM stream ORDER BY id").fetchall():
+            shelves[name] = Shelf(id_, next_, oldest, blocks, size)
+            names[id_] = name
+        for id_, first, last, cause in query("SELECT * FROM gap ORDER BY stream, first").fetchall():
+            gaps[names[id_]] = (*gaps.get(names[id_], ()), Gap(names[id_], first, last, cause))
+        places = [
+            Place(reader, stream, next_, tuple(map(tuple, json.loads(beyond))), tuple(map(tuple, json.loads(cuts))))
+            for reader, stream, next_, beyond, cuts in query("SELECT * FROM position").fetchall()
+        ]
+        snapshots = {}
+        for pipeline, commit, signature, positions, state in query("SELECT * FROM snapshot").fetchall():
+            # One that fails its checksum is no snapshot: the pipeline starts with an empty state, and says so.
+            with suppress(ValueError):
+                snapshots[pipeline] = (commit, Snapshot(signature, unpacked(state), json.loads(positions)))
+        ticks = [
+            Tick(pipeline, now, json.loads(positions), commit)
+            for _, pipeline, now, positions, commit in query("SELECT * FROM tick ORDER BY id").fetchall()
+        ]
+        remembered = {
+            source: (ids, fingerprints) for source, ids, fingerprints in query("SELECT * FROM remembered").fetchall()
+        }
+        return Contents(
+            meta["epoch"], meta["generation"], meta["commit"], shelves, gaps, places, snapshots, ticks, remembered
+        )
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Everything inside, or nothing. Raises sqlite3.Error; afterwards there is no open transaction."""
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self.in_doubt = True
+            self._db.execute("COMMIT")
+        except BaseException:  # also a KeyboardInterrupt must not leave a transaction open
+            if self._db.in_transaction:  # SQLite has rolled back by itself where the disk was full
+                self._db.execute("ROLLBACK")
+            raise
+        self.in_doubt = False
+        self.unchecked = True
+        self.estimated_bytes_written += 2 * 8 * PAGE  # the few index and table pages that every transaction changes
+
+    # -- inside a transaction ------------------------------------------------------------------------------------------
+
+    def new_shelf(self, stream: str) -> Shelf:
+        """The stream is seen here for the first time."""
+        cursor = self._db.execute("INSERT INTO stream VALUES (NULL, ?, 0, 0, 0, 0)", (stream,))
+        assert cursor.lastrowid is not None
+        return Shelf(cursor.lastrowid, 0, 0)
+
+    def put_block(self, shelf: Shelf, batch: Batch, blob: bytes) -> None:
+        """Add a block at the end of its stream."""
+        self._db.execute(
+            "INSERT INTO block VALUES (NULL, ?, ?, ?, ?, ?, ?, ?)",
+            (shelf.id, batch.first, len(batch), min(batch.times), max(batch.times), zlib.crc32(blob), blob),
+        )
+        if not shelf.blocks:
+            shelf.oldest = batch.first
+        shelf.blocks += 1
+        shelf.bytes += len(blob)
+        shelf.next = batch.next
+        # once into the WAL and once into the database
+        self.estimated_bytes_written += 2 * (len(blob) + -len(blob) % PAGE)
+
+    def oldest_block(self, shelf: Shelf, first: int) -> BlockRow | None:
+        """The first block of a stream that starts at or after `first`."""
+        rows = self._db.execute(
+            "SELECT id, first, n, max_time, length(data) FROM block WHERE stream=? AND first>=? ORDER BY first LIMIT 1",
+            (shelf.id, first),
+        ).fetchall()
+        return BlockRow(*rows[0]) if rows else None
+
+    def delete_block(self, shelf: Shelf, block: BlockRow) -> None:
+        self._db.execute("DELETE FROM block WHERE id=?", (block.id,))
+        shelf.blocks -= 1
+        shelf.bytes -= block.bytes
+        if block.first == shelf.oldest:
+            following = self.oldest_block(shelf, block.first)
+            shelf.oldest = following.first if following else shelf.next
+
+    def save_shelf(self, shelf: Shelf) -> None:
+        self._db.execute(
+            "UPDATE stream SET next=?, oldest=?, blocks=?, bytes=? WHERE id=?",
+            (shelf.next, shelf.oldest, shelf.blocks, shelf.bytes, shelf.id),
+        )
+
+    def save_gap(self, shelf: Shelf, gap: Gap) -> None:
+        """Store a gap in place of every one that it has grown over."""
+        self._db.execute("DELETE FROM gap WHERE stream=? AND first BETWEEN ? AND ?", (shelf.id, gap.first, gap.last))
+        self._db.execute("INSERT INTO gap VALUES (?, ?, ?, ?)", (shelf.id, gap.first, gap.last, gap.cause))
+
+    def save_snapshot(self, pipeline: str, commit: int, snapshot: Snapshot) -> int:
+        """Returns the bytes it takes."""
+        state = zstandard.ZstdCompressor(level=LEVEL, write_checksum=True).compress(snapshot.state)
+        self._db.execute(
+            "INSERT OR REPLACE INTO snapshot VALUES (?, ?, ?, ?, ?)",
+            (pipeline, commit, snapshot.signature, json.dumps(snapshot.positions), state),
+        )
+        self.estimated_bytes_written += 2 * (len(state) + -len(state) % PAGE)
+        return len(state)
+
+    def turn_over(
+        self,
+        generation: int,
+        commit: int,
+        places: Iterable[Place],
+        ticks: Iterable[Tick],
+        remembered: Iterable[tuple[str, bytes, bytes]],
+    ) -> None:
+        """Store what only the journal held, beside its records, and move its generation on."""
+        self._db.executemany(
+            "INSERT OR REPLACE INTO position VALUES (?, ?, ?, ?, ?)",
+            [
+                (place.reader, place.stream, place.next, json.dumps(place.beyond), json.dumps(place.cuts))
+                for place in places
+            ],
+        )
+        self._db.execute("DELETE FROM tick")
+        self._db.executemany(
+            "INSERT INTO tick VALUES (NULL, ?, ?, ?, ?)",
+            [(tick.pipeline, tick.now, json.dumps(tick.positions), tick.commit) for tick in ticks],
+        )
+        self._db.executemany("INSERT OR REPLACE INTO remembered VALUES (?, ?, ?)", remembered)
+        self._set_meta(generation, commit)
+
+    def _set_meta(self, generation: int, commit: int) -> None:
+        rows = [("generation", generation), ("commit", commit)]
+        self._db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", rows)
+
+    def used_bytes(self) -> int:
+        """Bytes of the pages that hold something."""
+        pages = self._db.execute("PRAGMA page_count").fetchall()[0][0]
+        free = self._db.execute("PRAGMA freelist_count").fetchall()[0][0]
+        self.bytes = int(pages) * PAGE
+        return int(pages - free) * PAGE
+
+    # -- outside -------------------------------------------------------------------------------------------------------
+
+    def checkpoint(self) -> None:
+        """Move what is in the WAL into the database, as far as readers allow."""
+        busy, in_wal, moved = self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()[0]
+        self.unchecked = bool(busy) or moved < in_wal
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+class StoreReader:
+    """The connection that reads: `mode=ro`, one statement at a time, so that it never holds up a checkpoint."""
+
+    def __init__(self, path: str, files: Files) -> None:
+        self._path, self._files = path, files
+        self._db: sqlite3.Connection | None = None
+
+    def _rows(self, sql: str, *values: object) -> list[tuple[object, ...]]:
+        with as_log_errors(f"cannot read {self._path}"):
+            if self._db is None:
+                self._db = self._files.connect(self._path, readonly=True)
+                self._db.execute("PRAGMA cache_size=-256").fetchall()
+            return self._db.execute(sql, values).fetchall()
+
+    def block(self, shelf_id: int, stream: str, offset: int) -> "Batch | Gap | None":
+        """The block that holds an offset; as a Gap of cause `damaged` where it does not read back."""
+        rows = self._rows(
+            "SELECT first, n, crc, data FROM block WHERE stream=? AND first<=? ORDER BY first DESC LIMIT 1",
+            shelf_id,
+            offset,
+        )
+        if not rows:
+            return None
+        first, n, crc, blob = rows[0]
+        assert isinstance(first, int)
+        assert isinstance(n, int)
+        if offset >= first + n:
+            return None
+        try:
+            if not isinstance(blob, bytes) or zlib.crc32(blob) != crc:
+                raise LogDamaged(f"{stream}: the block at {first} fails its checksum")
+            batch = decode_block(blob, stream)
+            if (batch.first, len(batch)) != (first, n):
+                raise LogDamaged(f"{stream}: the block at {first} holds other records")
+        except LogDamaged:
+            return Gap(stream, first, first + n - 1, "damaged")
+        return batch
+
+    def gap(self, shelf_id: int, stream: str, offset: int) -> Gap | None:
+        """The stored gap that holds an offset, from this offset on."""
+        rows = self._rows(
+            "SELECT last, cause FROM gap WHERE stream=? AND first<=? ORDER BY first DESC LIMIT 1", shelf_id, offset
+        )
+        if not rows:
+            return None
+        last, cause = rows[0]
+        assert isinstance(last, int)
+        return Gap(stream, offset, last, str(cause)) if last >= offset else None
+
+    def block_after(self, shelf_id: int, offset: int) -> int | None:
+        """Where the first block behind an offset starts."""
+        rows = self._rows("SELECT min(first) FROM block WHERE stream=? AND first>?", shelf_id, offset)
+        first = rows[0][0]
+        return first if isinstance(first, int) else None
+
+    def block_since(self, shelf_id: int, time_ns: int) -> int | None:
+        """Where the first block starts that holds a record of that time or later."""
+        rows = self._rows(
+            "SELECT first FROM block WHERE stream=? AND max_time>=? ORDER BY first LIMIT 1", shelf_id, time_ns
+        )
+        return int(str(rows[0][0])) if rows else None
+
+    def close(self) -> None:
+        if self._db is not None:
+            self._db.close()
+            self._db = None
