@@ -16,7 +16,6 @@ The same input gives the same bytes, today and after a restart: a batch that is 
 
 import base64
 import re
-import struct
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -26,7 +25,7 @@ from itertools import groupby
 import msgspec
 import zstandard
 
-from gateway.errors import Malformed
+from gateway.errors import LogDamaged, Malformed
 from gateway.record import RETAINED, Batch, Gap, Record, concat
 
 DEPTH = 128  # levels of nesting that still count as JSON: far below what any receiver's parser refuses
@@ -123,7 +122,7 @@ def decode(
             return list(_decode_block(body))
         items = _json_item.decode_lines(body) if name == "ndjson" else _json_items.decode(body)
         return [_from_wire(item, _from_json, stream) for item in items]
-    except (msgspec.DecodeError, struct.error, ValueError, RecursionError) as error:
+    except (msgspec.DecodeError, LogDamaged, ValueError, RecursionError) as error:
         raise Malformed(f"{name} body: {error}") from error
 
 
@@ -377,16 +376,16 @@ def _native(value: bytes) -> msgspec.Raw:
 
 # -- block -------------------------------------------------------------------------------------------------------------
 
-_MAGIC = b"TGB1"
+_MAGIC = b"TGD1"
 
 
 def _encode_block(parts: Sequence[Batch | Gap], gateway: str, epoch: str) -> bytes:
-    """`TGB1`, then one msgpack array: [gateway, epoch, stream, [[first, last, cause, block], …]].
+    """`TGD1`, then one msgpack array: [gateway, epoch, stream, [[first, last, cause, block], …]].
 
     An item with a cause is a gap and has no block; one without is records, as the log's block codec writes them.
     Records between two gaps are one block.
     """
-    from gateway.log import encode_block
+    from gateway.log.block import encode_block
 
     items: list[tuple[int, int, str, bytes]] = []
     for _, run in groupby(parts, type):
@@ -404,13 +403,13 @@ _block_body = msgspec.msgpack.Decoder(tuple[str, str, str, list[tuple[int, int, 
 
 
 def _decode_block(body: bytes) -> Iterator[Record | Gap]:
-    from gateway.log import decode_block
+    from gateway.log.block import decode_block
 
     if body[:4] != _MAGIC:
-        raise Malformed("block body: it does not start with TGB1")
+        raise Malformed("block body: it does not start with TGD1")
     _, _, stream, items = _block_body.decode(memoryview(body)[4:])
     for first, last, cause, block in items:
         if cause:
             yield Gap(stream, first, last, cause)
         else:
-            yield from decode_block(block, stream, first).records()
+            yield from decode_block(block, stream).records()

@@ -141,7 +141,7 @@ def visible(payload):
         return payload
     if not isinstance(meant, str):
         return payload.replace(b"\n", b" ").replace(b"\r", b" ").strip()
-    if meant == payload.decode() or isinstance(meaning(meant.encode()), str):
+    if meant == payload.decode() or meaning(meant.encode()) == meant:
         return meant.encode()
     return payload.strip()  # a JSON string that holds JSON keeps its quotes
 
@@ -228,7 +228,7 @@ def test_a_bomb_is_refused_before_it_is_unpacked(encoding):
         decode(bomb, "application/x-ndjson", encoding, limit=1000)
 
 
-@given(st.sampled_from(["application/x-ndjson", "application/json", "application/vnd.msgpack", "application/vnd.tidegate.block", "text/plain"]), st.sampled_from(["", "zstd", "gzip", "br"]), st.binary(max_size=60) | st.binary(max_size=60).map(lambda b: b"TGB1" + b))  # fmt: skip
+@given(st.sampled_from(["application/x-ndjson", "application/json", "application/vnd.msgpack", "application/vnd.tidegate.block", "text/plain"]), st.sampled_from(["", "zstd", "gzip", "br"]), st.binary(max_size=60) | st.binary(max_size=60).map(lambda b: b"TGD1" + b))  # fmt: skip
 @settings(deadline=None)
 def test_a_broken_body_is_malformed_and_nothing_else(content_type, encoding, body):
     try:
