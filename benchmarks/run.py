@@ -3,7 +3,7 @@
 Each figure is the median of three. The machine's speed drifts, so the gateway and the yardstick take turns; quote the
 ratios. Processor time is user and system of the whole process, from the first message to the last delivery.
 
-usage: run.py [--quick] [SECTION ...]     sections: forward log pipeline start memory alarm
+usage: run.py [--quick] [SECTION ...]     sections: log pipeline alarm forward memory streams
 """
 
 import argparse
@@ -373,7 +373,95 @@ def section_alarm(quick: bool) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+STREAMS = """\
+gateway: {{id: bench, status: "127.0.0.1:{status}"}}
+log: {{path: {folder}/log, size: 512MiB}}
+drivers:
+  plant: {{driver: mqtt, url: "mqtt://127.0.0.1:{near}", stream: other, subscribe: [SUBSCRIBE]}}
+"""
+
+
+def section_streams(quick: bool) -> None:
+    """A hundred streams, three of them fast: what reaches the device, how blocks come out, and a recovery."""
+    import random
+
+    from gateway.testing import Publisher
+
+    seconds = 60 if quick else 300
+    base = Path(tempfile.mkdtemp(prefix="tidegate-bench-"))
+    with Device(base / "disk") as device, Mosquitto(base / "near") as near:
+        filters = ", ".join(f'{{{{filter: "s/{n}", stream: s{n:02d}}}}}' for n in range(100))
+        folder = device.folder
+        gateway = Gateway(folder, near.port, 0, STREAMS.replace("SUBSCRIBE", filters))
+        gateway.wait_ready()
+        time.sleep(1)
+        rng = random.Random(5)
+
+        def plan():
+            for sequence in range(seconds * 1000):
+                n = rng.randrange(3) if rng.random() < 0.97 else rng.randrange(3, 100)
+                yield f"s/{n}", b'{"ts":%d,"v":%.2f,"unit":"C","seq":%d}' % (1_790_000_000 + sequence, rng.gauss(20, 1), sequence)
+
+        before, cpu = device.bytes_written(), cpu_seconds(gateway.pid)
+        count = Publisher(near.port).publish(plan(), 1000.0)
+        time.sleep(2)
+        cpu = cpu_seconds(gateway.pid) - cpu
+        written = device.bytes_written() - before
+        memory = rss_mb(gateway.pid)
+        streams = gateway.status_json()["streams"]
+        gateway.process.kill()
+        gateway.process.wait()
+        (folder / "gateway.log").unlink()
+        again = Gateway(folder, near.port, 0, STREAMS.replace("SUBSCRIBE", filters))
+        ready = again.wait_ready()
+        kept = sum(stream["next"] for stream in again.status_json()["streams"])
+        again.stop()
+        blocks = sorted(stream["blocks"] for stream in streams if stream["stream"] != "_dead")
+    print(f"\n100 streams, 3 of them fast, 1,000/s for {seconds} s ({'loop device, ext4' if device.exact else 'no loop device: not measured'})")
+    print(f"  on the device              {written / count:6.1f} bytes per reading ({written / 1e6:.1f} MB)")
+    print(f"  blocks per stream          min {blocks[0]}, median {blocks[len(blocks) // 2]}, max {blocks[-1]}")
+    print(f"  RSS                        {memory:6.1f} MB;  {cpu / count * 1e6:.1f} us per reading")
+    print(f"  kill -9 to ready           {ready:6.2f} s;  {kept - count} of {count} readings missing after it")
+    shutil.rmtree(base, ignore_errors=True)
+
+
+class Device:
+    """A loop device with ext4, so that what reaches a device can be counted; a plain folder where that is not allowed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.base, self.folder, self.exact, self._loop = folder, folder / "mount", False, ""
+
+    def __enter__(self) -> "Device":
+        self.folder.mkdir(parents=True)
+        image = self.base / "image"
+        with image.open("wb") as file:
+            file.truncate(2 << 30)
+        try:
+            subprocess.run(["mkfs.ext4", "-q", "-F", str(image)], check=True, capture_output=True)
+            found = subprocess.run(["losetup", "--show", "-f", str(image)], check=True, capture_output=True, text=True)
+            self._loop = found.stdout.strip()
+            subprocess.run(["mount", self._loop, str(self.folder)], check=True, capture_output=True)
+            self.exact = True
+        except (OSError, subprocess.CalledProcessError):
+            if self._loop:
+                subprocess.run(["losetup", "-d", self._loop], check=False)
+        return self
+
+    def bytes_written(self) -> int:
+        """Sectors of 512 bytes that the device took, synced first."""
+        if not self.exact:
+            return 0
+        subprocess.run(["sync", "-f", str(self.folder)], check=True)
+        return int(Path(f"/sys/block/{Path(self._loop).name}/stat").read_text().split()[6]) * 512
+
+    def __exit__(self, *error: object) -> None:
+        if self.exact:
+            subprocess.run(["umount", str(self.folder)], check=False)
+            subprocess.run(["losetup", "-d", self._loop], check=False)
+
+
 SECTIONS = {
+    "streams": section_streams,
     "log": section_log,
     "pipeline": section_pipeline,
     "memory": section_memory,

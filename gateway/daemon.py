@@ -28,7 +28,7 @@ from gateway.status import Status
 log_ = logging.getLogger("tidegate.daemon")
 
 DRAIN_S = 5.0  # what sinks get at a stop to have confirmed what is under way
-STUCK_S = 60.0  # a part that has work and makes no progress for this long starves the watchdog
+STUCK_S = 90.0  # a part that has work and makes no progress for this long starves the watchdog; a card may take 60 s
 
 
 class Daemon:
@@ -72,7 +72,7 @@ class Daemon:
             self._task(group, "commits", self._intake.commits())
             for forwarder in self._intake.forwarders:
                 self._supervised(group, f"sink:{forwarder.name}", forwarder.sink.run)
-                self._supervised(group, f"forward:{forwarder.name}", forwarder.run)
+                self._supervised(group, f"sink:{forwarder.name}", forwarder.run, task=f"forward:{forwarder.name}")
             for entry in self._config.drivers.values():
                 self._supervised(group, f"driver:{entry.name}", self._serve_driver(entry))
             self._ready = True
@@ -158,8 +158,10 @@ class Daemon:
     def _task(self, group: asyncio.TaskGroup, name: str, work: Any) -> None:
         self._tasks[name] = group.create_task(work, name=name)
 
-    def _supervised(self, group: asyncio.TaskGroup, component: str, work: Callable[[], Any]) -> None:
-        self._task(group, component, keep_running(work, self._board, component, Backoff(), self._clock))
+    def _supervised(
+        self, group: asyncio.TaskGroup, component: str, work: Callable[[], Any], task: str | None = None
+    ) -> None:
+        self._task(group, task or component, keep_running(work, self._board, component, Backoff(), self._clock))
 
     async def _watch(self) -> None:
         """Ping systemd's watchdog as long as every part that has work makes progress."""

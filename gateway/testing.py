@@ -129,7 +129,8 @@ class Client:
         return self._take(1 << 30)
 
     def _take(self, most: int) -> list[Any]:
-        view, at, packets = memoryview(self._buffer), 0, []
+        view, at = memoryview(self._buffer), 0
+        packets: list[Any] = []
         with contextlib.suppress(IndexError):
             while at < len(view) and len(packets) < most:
                 packet, used = mqtt5.read(view[at:])
