@@ -26,7 +26,7 @@ MAGIC = b"TGB" + bytes([FORMAT])
 PLAIN, TURNED = 1, 2
 LEVEL = 1  # levels 3, 6 and 9 save at most 5 % for up to twice the time
 TURN_FROM = 16  # turning fewer payloads than this costs more steps than it saves bytes
-RAW_LIMIT = 128 << 20  # what a blob may claim to unpack to, before a byte of it is allocated
+RAW_LIMIT = 64 << 20  # what a blob may claim to unpack to, before a byte of it is allocated
 
 
 class _Block(msgspec.Struct, array_like=True, frozen=True, gc=False):

@@ -32,7 +32,8 @@ from gateway.log.unsealed import Unsealed
 from gateway.plugin import Remembered
 from gateway.record import Batch, Gap
 
-APPEND_LIMIT = 32 << 20  # payload bytes of one append; what is accepted must still fit a block
+COMMIT_LIMIT = 32 << 20  # what one commit may hold unpacked; far above what the intake lets in, below what we unpack
+RECORD_BYTES = 16  # of a record in a commit, beside its key and value
 COMMIT_ROOM = 3 << 19  # 1.5 MiB: the largest record that a commit is expected to make
 SAMPLE_EVERY = 16  # blocks of a stream between two trials of both layouts
 SNAPSHOT_EVERY = 200_000  # records that a restart may have to run again, at about 5 µs each on a small board
@@ -284,8 +285,9 @@ class Log:
         array("q", times)
         if not len(times) == len(keys) == count == len(flags or values) == len(values if ids is None else ids):
             raise ValueError(f"{stream}: columns of different length")
-        if size > APPEND_LIMIT:
-            raise ValueError(f"{stream}: {size} bytes at once")
+        pending = self._pending_bytes + size + sum(map(len, keys)) + count * RECORD_BYTES
+        if pending > COMMIT_LIMIT:
+            raise ValueError(f"{stream}: {pending} bytes in one commit")
         if flags is not None and not any(flags):
             flags = None
         batch = Batch(stream, home.next, times, keys, values, ((self._coming, count),), flags)
@@ -299,7 +301,7 @@ class Log:
         taken = size + count * RECORD_COST + PIECE_COST
         home.append(batch, taken)
         self._memory += taken
-        self._pending_bytes += size + sum(map(len, keys))
+        self._pending_bytes = pending
         self._records_since_snapshots += count
         return batch
 
@@ -309,7 +311,7 @@ class Log:
 
     @property
     def pending_bytes(self) -> int:
-        """Bytes of keys and values appended since the last gather()."""
+        """What was appended since the last gather(), uncompressed: keys, values, and a little per record."""
         return self._pending_bytes
 
     @property
