@@ -1,0 +1,22 @@
+"""`emit: {name: expression, …}`: the JSON object that is sent. A value that is missing is left out. The last step."""
+
+import msgspec
+
+from gateway.plugin import Plugin
+from pipelines.language import Code, Expression
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    body: dict[str, Expression]
+
+
+class Emit:
+    def __init__(self, options: Options) -> None:
+        self.fields = options.body
+
+    def write(self, code: Code) -> None:
+        values = {name: code.assign(code.value(text, name), name) for name, text in self.fields.items()}
+        code.deliver(code.json(values))
+
+
+plugin = Plugin(Options, Emit)

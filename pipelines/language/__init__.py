@@ -1,0 +1,269 @@
+"""The language of pipelines: a definition from the configuration becomes a program, or all of its mistakes.
+
+    parse     expression text -> tree
+    check     tree -> typed code; every type error is found when a configuration is loaded
+    fields    a schema -> what to decode, and the lines that take it apart
+    build     steps -> one generated function per stage; `Code` is the seam that steps are written against
+    progress  watermarks, idleness, and what waits for event time
+    program   the generated functions with their state, as the house runs them
+    runtime   what generated code calls
+
+How a step is written: see the package `pipelines`.
+"""
+
+import functools
+import hashlib
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, tzinfo
+from typing import Annotated, Any
+
+import msgspec
+
+from gateway import decode, plugin
+from gateway.plugin import Mistake, Program
+from gateway.quantity import Duration
+from gateway.record import DEAD_LETTERS
+from pipelines.language import fields
+from pipelines.language.build import Clockwork, Code, Stage, State, assemble, first_stage
+from pipelines.language.check import BOOL, FLOAT, INT, STR, TIME, UNKNOWN, Scope, Type, Value, alike
+from pipelines.language.options import Expression, read
+from pipelines.language.parse import Path, Wrong, write_path
+from pipelines.language.program import Pipeline
+from pipelines.language.progress import NEVER, Progress, Timed
+from pipelines.language.runtime import Reject, reader_of_times
+
+__all__ = [
+    "BOOL",
+    "FLOAT",
+    "INT",
+    "NEVER",
+    "STR",
+    "TIME",
+    "UNKNOWN",
+    "Code",
+    "Expression",
+    "Reject",
+    "Scope",
+    "Stage",
+    "State",
+    "Timed",
+    "Type",
+    "Value",
+    "compile_pipeline",
+]
+
+LANGUAGE = 1  # raised when the same definition may come to mean something else, or keep its state differently
+
+
+class Definition(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename={"source": "from"}):
+    """A pipeline as it is written."""
+
+    source: str | list[str] = []
+    to: str | list[str] = []
+    start: str | int = "earliest"
+    schema: dict[str, str] = {}
+    time: dict[str, Any] = {}
+    key: Any = "key"  # an expression, or a list of them
+    max_keys: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 10_000
+    steps: list[dict[str, Any]] = []
+    tests: Any = None  # for people; they change nothing
+
+
+class Time(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a pipeline tells the time."""
+
+    event: Expression | None = None  # a field of type time; without it, the arrival
+    lateness: Duration | None = None  # how far records may come behind: 5s where `event` is given, else none
+    max_ahead: Duration = Duration(60)
+    idle: Duration = Duration(60)
+    zone: str | None = None  # of times that are text without one
+
+
+def compile_pipeline(name: str, definition: Mapping[str, Any], decoders: Mapping[str, str]) -> Program | list[Mistake]:
+    """gateway.plugin.Compiler: a program, or every mistake in the definition with its place."""
+    read_definition, mistakes = read(Definition, definition, ())
+    if read_definition is None:
+        return mistakes
+    it = read_definition
+    read_time, wrong = read(Time, it.time, ("time",))
+    time = read_time or Time()
+    inputs, outputs = _streams(it.source), _streams(it.to)
+    schema, wrong_schema = _schema(it.schema)
+    zone, wrong_zone = _zone(time.zone)
+    start, wrong_start = _start(it.start)
+    mistakes += [*_wiring(name, inputs, outputs), *wrong_start, *wrong_schema, *wrong, *wrong_zone]
+    mistakes += _decoding(inputs, decoders, schema)
+
+    default_lateness = Duration(5) if time.event else Duration(0)
+    lateness = default_lateness if time.lateness is None else time.lateness
+    code = Code(name, it.max_keys, lateness.ns + (time.idle.ns if len(inputs) > 1 else 0), first_stage(schema))
+    code.mistakes, code.to = mistakes, outputs
+    event = _event(code, time)
+    keys, one = (it.key, False) if isinstance(it.key, list) else ([it.key], True)
+    code.set_key(keys, one)
+    _write_steps(code, it.steps)
+    if not code.delivered:
+        code.at = ("to",)
+        code.deliver(code.json(code.everything()) if code.changed else "payload")
+    if mistakes:
+        return mistakes
+
+    progress = Progress(len(inputs), lateness.ns, time.idle.ns, event is None, code.waiting)
+    clock = Clockwork(event, time.max_ahead.ns, reader_of_times(zone))
+    source, steps, namespace = assemble(code, schema, clock, progress)
+    every_output = [*dict.fromkeys([*code.streams, DEAD_LETTERS])]
+    signature = _signature(it, inputs, decoders)
+    program = Pipeline(name, inputs, every_output, start, signature, source, steps, progress, code.states)
+    for stage in code.stages:
+        program.counts.update(dict.fromkeys(stage.counted, 0))
+    namespace.update(counts=program.counts, failed=program.failed, row_failed=program.row_failed)
+    exec(compile(source, "<pipeline>", "exec"), namespace)  # noqa: S102 - text that build.py wrote, and only that
+    for state, number in code.handed:
+        state.rows = namespace[f"stage{number}"]
+    for i, stream in enumerate(inputs):
+        decoder = decode.decoder(decoders.get(stream, "json"), namespace["Payload"])
+        program.entries[stream] = functools.partial(namespace["stage0"], source=i, decode=decoder)
+    return program
+
+
+def _streams(names: str | list[str]) -> list[str]:
+    return [names] if isinstance(names, str) else list(dict.fromkeys(names))
+
+
+def _wiring(name: str, inputs: Sequence[str], outputs: Sequence[str]) -> list[Mistake]:
+    mistakes = []
+    for option, streams in (("from", inputs), ("to", outputs)):
+        if not streams or "" in streams:
+            mistakes.append(Mistake((option,), f"`{option}` must name a stream, or a list of them"))
+    if DEAD_LETTERS in inputs:
+        message = (
+            f"a pipeline's own failures go to `{DEAD_LETTERS}`, so it cannot read that stream: they would come back"
+        )
+        mistakes.append(Mistake(("from",), message))
+    for stream in inputs:
+        if stream in outputs or stream == f"{name}.late":
+            mistakes.append(Mistake(("from",), f"`{stream}` is also an output of this pipeline: it would feed itself"))
+    return mistakes
+
+
+def _decoding(
+    inputs: Sequence[str], decoders: Mapping[str, str], schema: Mapping[Path, fields.Declared]
+) -> list[Mistake]:
+    mistakes = []
+    for stream in inputs:
+        kind = decoders.get(stream, "json")
+        try:
+            names = decode.fields(kind)
+        except decode.UnknownDecoder as error:
+            mistakes.append(Mistake(("from",), f"stream `{stream}`: {error}"))
+            continue
+        for path, field in schema.items() if names is not None else ():
+            if field.required and path not in {(known,) for known in names or ()}:
+                carried = ", ".join(names or ())
+                message = f"stream `{stream}` is decoded as {kind}, which has only the field {carried}"
+                mistakes.append(Mistake(("schema", write_path(path)), message))
+    return mistakes
+
+
+def _schema(lines: Mapping[str, str]) -> tuple[dict[Path, fields.Declared], list[Mistake]]:
+    found: dict[Path, fields.Declared] = {}
+    mistakes = []
+    for name, text in lines.items():
+        try:
+            field = fields.declared(name, text)
+        except Wrong as wrong:
+            mistakes.append(Mistake(("schema", name), wrong.message, max(wrong.at, 0)))
+            # what follows may use the field: there is nothing more to say about it
+            found[tuple(name.split("."))] = fields.Declared(tuple(name.split(".")), UNKNOWN)
+            continue
+        if field.path in found:
+            mistakes.append(Mistake(("schema", name), "this field is declared twice"))
+        found[field.path] = field
+    for outer, inner in fields.overlaps(found.values()):
+        path = write_path(inner.path)
+        message = f"`{write_path(outer.path)}` is declared as {outer.type}, so nothing can lie inside it"
+        mistakes.append(Mistake(("schema", path), message))
+    return found, mistakes
+
+
+def _zone(text: str | None) -> tuple[tzinfo | None, list[Mistake]]:
+    """A time zone: an IANA name or an offset."""
+    if text is None:
+        return None, []
+    try:
+        offset = datetime.strptime(text, "%z").tzinfo
+    except ValueError:
+        pass
+    else:
+        return offset, []
+    from zoneinfo import ZoneInfo  # reads the system's zones, which few pipelines need
+
+    try:
+        return ZoneInfo(text), []
+    except (ValueError, OSError, LookupError):
+        return None, [Mistake(("time", "zone"), "write a zone as Europe/Berlin, UTC or +02:00")]
+
+
+def _start(value: str | int) -> tuple[str | int, list[Mistake]]:
+    """earliest, latest, ns since 1970; a negative number is ns before now."""
+    if value in {"earliest", "latest"}:
+        return value, []
+    try:
+        return -Duration.parse(str(value)).ns, []
+    except ValueError:
+        pass
+    try:
+        return reader_of_times(UTC)(str(value)), []
+    except Reject:
+        message = "write earliest, latest, a time as 2026-11-23T10:00:00Z, or how far back, as 7d"
+        return "earliest", [Mistake(("start",), message)]
+
+
+def _event(code: Code, time: Time) -> str | None:
+    """Code of the event time; None for the arrival."""
+    if time.event is None:
+        return None
+    code.at = ("time",)
+    value = code.value(time.event, "event")
+    if value.type not in {TIME, UNKNOWN}:
+        hint = " that is never missing" if value.type.missing else ""
+        code.mistake(f"the event time must be a field of type time{hint}, and this is {value.type}", "event")
+    elif not value.code.isidentifier():
+        code.mistake("the event time must be a field", "event")
+    code.at = ()
+    return value.code
+
+
+def _write_steps(code: Code, steps: Sequence[Mapping[str, Any]]) -> None:
+    known = plugin.names("steps")
+    for i, step in enumerate(steps):
+        if len(step) != 1:
+            code.at = ()
+            code.mistake(f"a step has one key, its name; this has {', '.join(step) or 'none'}", "steps", i)
+            continue
+        ((kind, value),) = step.items()
+        code.at = ("steps", i, kind)
+        if code.delivered:
+            code.mistake("nothing can follow `emit`; put this step before it")
+            return
+        try:
+            found = plugin.load("steps", kind)
+        except plugin.UnknownPlugin:
+            code.mistake(f"no step is called `{kind}`{alike(kind, known)}; there are {', '.join(known)}")
+            continue
+        except plugin.MissingExtra as error:
+            code.mistake(str(error))
+            continue
+        options, mistakes = read(found.options, value, code.at)
+        code.mistakes += mistakes
+        if options is not None:
+            found.build(options).write(code)
+    code.at = ()
+
+
+def _signature(definition: Definition, inputs: Sequence[str], decoders: Mapping[str, str]) -> str:
+    """Of all that decides what a record comes to. Where a new reader starts, and its tests, do not."""
+    told = msgspec.structs.replace(definition, start="", tests=None)
+    kinds = [decoders.get(stream, "json") for stream in inputs]
+    whole = msgspec.json.encode([LANGUAGE, told, kinds])
+    return hashlib.sha256(whole).hexdigest()[:32]

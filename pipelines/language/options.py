@@ -1,0 +1,89 @@
+"""From the plain data of a configuration to an options Struct, with every mistake in it and not only the first."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+import msgspec
+
+from gateway.plugin import Mistake
+from gateway.quantity import option_hook
+from pipelines.language.check import alike
+
+Where = tuple[str | int, ...]
+S = TypeVar("S", bound=msgspec.Struct)
+
+_AT = re.compile(r" - at `(?:key in )?\$(.*)`$", re.DOTALL)
+
+
+class Expression(str):
+    """An option that is an expression of the language. A bare number or true in YAML is one, too."""
+
+    __slots__ = ()
+
+
+def read(kind: type[S], value: object, where: Where) -> tuple[S | None, list[Mistake]]:
+    """The options in `value` and what is wrong with it; None instead of options where a required one is not to be had.
+
+    A wrong option that has a default is read as that default, so that the mistakes that follow can be found, too.
+    An options Struct whose only field is called `body` takes the whole value: `filter: v > 3`.
+    """
+    fields = msgspec.structs.fields(kind)
+    if [field.name for field in fields] == ["body"]:
+        body, mistakes = _convert(fields[0].type, value, where)
+        return (None if mistakes else kind(body=body)), mistakes
+    if not isinstance(value, Mapping):
+        names = ", ".join(field.encode_name for field in fields)
+        return None, [Mistake(where, f"write options here: {names}")]
+    known = {field.encode_name: field for field in fields}
+    found: dict[str, Any] = {}
+    mistakes = [
+        Mistake((*where, str(name)), f"unknown option{alike(str(name), known)}") for name in value if name not in known
+    ]
+    for name, field in known.items():
+        if value.get(name) is None:  # an empty line in YAML; it says as much as no line
+            if field.required:
+                mistakes.append(Mistake(where, f"`{name}` is missing"))
+            continue
+        converted, wrong = _convert(field.type, value[name], (*where, name))
+        mistakes += wrong
+        if not wrong:
+            found[field.name] = converted
+    complete = all(field.name in found for field in fields if field.required)
+    return (kind(**found) if complete else None), mistakes
+
+
+def _convert(kind: Any, value: object, where: Where) -> tuple[Any, list[Mistake]]:
+    try:
+        return msgspec.convert(value, kind, dec_hook=_hook), []
+    except msgspec.ValidationError as error:
+        text = str(error)
+        match = _AT.search(text)
+        if match:
+            text = text[: match.start()]
+        return None, [Mistake((*where, *_steps(match[1] if match else "", value)), _plain(text))]
+
+
+def _hook(kind: type, value: object) -> object:
+    if kind is Expression:
+        if isinstance(value, bool):
+            return Expression("true" if value else "false")
+        if isinstance(value, str | int | float):
+            return Expression(value)
+        raise ValueError("write an expression here, as text")
+    return option_hook(kind, value)
+
+
+def _steps(path: str, value: object) -> Sequence[str | int]:
+    """msgspec's `[0].name` as steps; it hides dictionary keys as `[...]`, so those end the path early."""
+    steps: list[str | int] = []
+    for index, name in re.findall(r"\[(\d+|\.\.\.)\]|\.([^.\[]+)", path):
+        if index == "...":
+            break
+        steps.append(int(index) if index else name)
+    return steps
+
+
+def _plain(text: str) -> str:
+    match = re.fullmatch(r"Expected `(.*)`, got `(.*)`", text)
+    return f"this must be {match[1].replace(' | ', ' or ')}, and it is {match[2]}" if match else text

@@ -1,0 +1,83 @@
+"""A compiled pipeline: its generated functions, its state, and what becomes of a record that fails."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import msgspec
+
+from gateway.plugin import Outputs
+from gateway.record import DEAD_LETTERS, Batch, Record, dead_letter
+from pipelines.language.build import State
+from pipelines.language.progress import Progress
+from pipelines.language.runtime import reason
+
+Entry = Callable[[Batch, Outputs], None]
+
+
+class Pipeline:
+    """gateway.plugin.Program. Built once per load, by compile_pipeline."""
+
+    def __init__(
+        self,
+        name: str,
+        inputs: Sequence[str],
+        outputs: Sequence[str],
+        start: str | int,
+        signature: str,
+        source: str,
+        steps: Mapping[int, str],
+        progress: Progress,
+        states: Sequence[State],
+    ) -> None:
+        self.name, self.start, self.signature = name, start, signature
+        self.inputs, self.outputs = tuple(inputs), tuple(outputs)
+        self.source = source  # of the generated functions, for those who want to see
+        self.steps = steps  # line of it -> the step it was written by
+        self.progress, self.states = progress, states
+        self.entries: dict[str, Entry] = {}  # input -> the function that takes its batches
+        self.counts: dict[str, int] = {"dead": 0}
+
+    def run(self, batch: Batch, out: Outputs) -> None:
+        if type(batch.values) not in {list, tuple}:
+            # the generated loop finds a failed record by what is left of an iterator, which those two can tell
+            batch = msgspec.structs.replace(batch, values=list(batch.values))
+        if batch.values:
+            self.entries[batch.stream](batch, out)
+
+    def due(self) -> int | None:
+        return self.progress.due()
+
+    def tick(self, now: int, out: Outputs) -> None:
+        self.progress.tick(now, out)
+
+    def snapshot(self) -> bytes:
+        return msgspec.msgpack.encode([self.progress.save(), [state.save() for state in self.states]])
+
+    def restore(self, state: bytes) -> None:
+        progress, states = msgspec.msgpack.decode(state)
+        self.progress.load(progress)
+        for each, saved in zip(self.states, states, strict=True):
+            each.load(saved)
+
+    def stats(self) -> Mapping[str, int]:
+        found = dict(self.counts)
+        for state in self.states:
+            for counter, n in state.stats().items():
+                found[counter] = found.get(counter, 0) + n
+        return found
+
+    def failed(self, error: Exception, batch: Batch, at: int, out: Outputs) -> None:
+        """The record at this index of the batch could not be processed."""
+        flags = batch.flags[at] if batch.flags else 0
+        record = Record(batch.first + at, batch.times[at], batch.keys[at], batch.values[at], flags)
+        self._bury(error, batch.stream, record, out)
+
+    def row_failed(self, error: Exception, key: str, time: int, evidence: bytes, out: Outputs) -> None:
+        """A derived row could not be processed. It never was a record of a stream: it has no offset."""
+        self._bury(error, "", Record(-1, time, key, evidence), out)
+
+    def _bury(self, error: Exception, stream: str, record: Record, out: Outputs) -> None:
+        self.counts["dead"] += 1
+        trace = error.__traceback__
+        step = self.steps.get(trace.tb_lineno, "") if trace else ""
+        letter = dead_letter(self.name, step, reason(error), stream, record)
+        out.emit(DEAD_LETTERS, record.time, record.key, letter)

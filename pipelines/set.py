@@ -1,0 +1,22 @@
+"""`set: {name: expression, …}`: name values, each of which may use those before it."""
+
+import msgspec
+
+from gateway.plugin import Plugin
+from pipelines.language import Code, Expression
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    body: dict[str, Expression]
+
+
+class Set:
+    def __init__(self, options: Options) -> None:
+        self.fields = options.body
+
+    def write(self, code: Code) -> None:
+        for name, text in self.fields.items():
+            code.define(name, code.assign(code.value(text, name), name), name)
+
+
+plugin = Plugin(Options, Set)
