@@ -1,0 +1,440 @@
+"""MQTT 5: readings from a broker, acknowledged when they are durable.
+
+- No task, queue or object per message: a whole read of the socket becomes one batch per stream.
+- PUBACKs leave after the commit that holds their messages, all in one write, in the order the messages came, and only
+  on the connection they came by.
+- Between turns the loop sleeps; it is woken early only when enough has come to make it worth it, or when the broker's
+  in-flight window is about to be full (gateway.mqtt.window).
+- What a broker sends again after a lost connection or a crash is recognised (gateway.mqtt.session), counted,
+  acknowledged, and not recorded again.
+"""
+
+import asyncio
+import struct
+from collections.abc import Sequence
+from operator import attrgetter
+from typing import Annotated, Any, Literal, NamedTuple
+
+import msgspec
+from mqtt5 import (
+    ConnAckPacket,
+    DisconnectReasonCode,
+    PubAckPacket,
+    PubAckReasonCode,
+    PublishPacket,
+    QoS,
+    RetainHandling,
+    SubAckPacket,
+    SubscribePacket,
+    TopicFilter,
+)
+
+from gateway.errors import DriverUnavailable
+from gateway.mqtt import (
+    NOWHERE,
+    BrokerOptions,
+    Link,
+    LinkLost,
+    Router,
+    Session,
+    Spoilt,
+    Window,
+    connect,
+    filter_problem,
+    words,
+)
+from gateway.plugin import Inlet, Plugin
+from gateway.quantity import Duration
+from gateway.record import RETAINED
+
+EXAMPLE = """\
+driver: mqtt
+url: mqtts://broker.example:8883
+username: greenhouse-7
+password_file: /etc/tidegate/broker.password
+stream: freezers
+subscribe:
+  - site/+/freezer/+/temp
+  - {filter: site/+/door, stream: doors}
+"""
+
+MARK = 64 * 1024  # bytes: a read of this size is worth a wake at once
+DECIDE_S = 1.0  # how long the first reads of a resumed session are held at most, to see how the broker counts its ids
+PUBACK = 0x40020000  # | id: the four bytes of a plain PUBACK
+
+_topic, _payload, _id = attrgetter("topic"), attrgetter("payload"), attrgetter("packet_id")
+_qos, _retain = attrgetter("qos"), attrgetter("retain")
+
+
+class Subscription(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """One filter, with a stream or a QoS of its own."""
+
+    filter: str
+    stream: str | None = None
+    qos: Literal[0, 1] | None = None
+
+
+class Options(BrokerOptions, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """Subscribe to topics of an MQTT 5 broker.
+
+    url: the broker, `mqtt://host:1883`, or `mqtts://host:8883` for TLS; its certificate is always verified.
+    subscribe: topic filters, each a text or `{filter, stream, qos}`; of several that match, the first one counts.
+    stream: where the readings go that a filter without a stream of its own brings.
+    qos: 1 (kept by the broker until they are durable here) or 0, for filters that do not say.
+    retained: what to do with messages the broker kept from earlier: `mark` records them with a flag, `record` like any
+        other, `ignore` not at all.
+    client_id: the name of our session at the broker, `tidegate-GATEWAY-DRIVER` unless given.
+    username, password_file: the login; the password is read from the file at every connect.
+    ca_file: certificates to trust instead of the system's.
+    cert_file, key_file: our own certificate, where the broker asks for one.
+    session_expiry: how long the broker keeps our session and what arrives for it while we are away.
+    receive_maximum: messages the broker may send before we acknowledge; most brokers have a lower limit of their own.
+    keepalive: a connection that does not answer for this long is given up.
+    connect_timeout: how long a broker may take to let us in.
+    max_packet: the largest packet the broker may send us.
+    """
+
+    subscribe: Annotated[list[str | Subscription], msgspec.Meta(min_length=1)]
+    stream: str | None = None
+    qos: Literal[0, 1] = 1
+    retained: Literal["ignore", "mark", "record"] = "mark"
+    session_expiry: Duration = Duration(7 * 86400)
+    receive_maximum: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 2000
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for entry in self.subscriptions():
+            problem = filter_problem(entry.filter)
+            if problem:
+                raise ValueError(f"{entry.filter!r}: {problem}")
+            if entry.stream is None:
+                raise ValueError(f"{entry.filter!r} has no stream; write stream: here or at the filter")
+        if not 0 <= self.session_expiry < 1 << 32:
+            raise ValueError("session_expiry must be between 0s and 136 years")
+
+    def subscriptions(self) -> list[Subscription]:
+        """Every filter with its stream and QoS filled in."""
+        entries = [Subscription(filter=e) if isinstance(e, str) else e for e in self.subscribe]
+        return [
+            Subscription(filter=e.filter, stream=e.stream or self.stream, qos=self.qos if e.qos is None else e.qos)
+            for e in entries
+        ]
+
+    def streams(self) -> list[str]:
+        return list(dict.fromkeys(entry.stream or "" for entry in self.subscriptions()))
+
+
+class Owed(NamedTuple):
+    """The receipt of one read: the acknowledgements it is worth, on the link it came by."""
+
+    link: Link
+    packets: bytes
+    worth: int  # messages
+
+
+class MqttDriver:
+    """One connection at a time; what it knows of its session outlives the connection."""
+
+    def __init__(self, options: Options, inlet: Inlet) -> None:
+        self._options, self._inlet = options, inlet
+        self._router = Router([(entry.filter, entry.stream or "") for entry in options.subscriptions()])
+        self._default = options.streams()[0]
+        self._session = Session(options.receive_maximum, inlet.memory)
+        self._window = Window(options.receive_maximum)
+        self._link: Link | None = None
+        self._subscribed: asyncio.Future[SubAckPacket] | None = None
+        self._flowing = False  # subscribed: from now on reads wait for turns
+        self._paused = False
+        self._may_read = asyncio.Event()
+        self._held: list[PublishPacket] = []  # reads of a resumed session that cannot be judged yet
+        self._held_size = 0
+        self._seen = 0  # ids on this connection
+        self._mean = 100.0  # bytes of a message on the wire
+
+    @property
+    def window(self) -> int:
+        """Messages that the broker sends before it waits for us, as far as it is known."""
+        return self._window.size
+
+    # -- gateway.plugin.Driver -----------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        while self._paused:
+            self._may_read.clear()
+            await self._may_read.wait()
+        options, inlet = self._options, self._inlet
+        self._subscribed = asyncio.get_running_loop().create_future()
+        link: Link | None = None
+        try:
+            link = await connect(
+                options,
+                self,
+                client_id=options.client_id or f"tidegate-{inlet.gateway}-{inlet.name}",
+                clean_start=False,
+                session_expiry_s=int(options.session_expiry),
+                receive_maximum=options.receive_maximum,
+            )
+            detail = await self._granted(link)
+            self._flowing = True
+            inlet.up(f"{options.address}{detail}")
+            self._aim()
+            raise LinkLost(f"{options.address}: {await link.lost}")
+        except LinkLost as lost:
+            inlet.waiting(str(lost))
+            raise DriverUnavailable(str(lost)) from lost
+        finally:
+            self._link, self._flowing = None, False
+            self._held, self._held_size = [], 0
+            if link is not None:
+                await link.close()
+
+    def turn(self) -> None:
+        # What is urgent is read as it comes, and before SUBACK everything is.
+        if self._link is not None and self._flowing and not self._paused and not self._inlet.urgent:
+            self._look(self._link)
+
+    def pause(self) -> None:
+        self._paused = True
+        if self._link is not None:
+            self._link.pause()
+
+    def resume(self) -> None:
+        self._paused = False
+        self._may_read.set()
+        if self._link is not None:
+            self._link.resume()
+
+    def acknowledge(self, receipts: Sequence[object]) -> None:
+        link = self._link
+        packets, count = [], 0
+        for receipt in receipts:
+            # On any other connection these ids may by now belong to other messages: the broker sends those again.
+            if isinstance(receipt, Owed) and receipt.link is link:
+                packets.append(receipt.packets)
+                count += receipt.worth
+        if link is None or not count:
+            return
+        link.write(b"".join(packets))
+        now = self._inlet.clock.monotonic()
+        patience = min(max(0.05, 3 * link.took_s), 1.0)
+        if self._window.acknowledged(count, now, patience):
+            asyncio.get_running_loop().call_later(patience, self._look, link)
+        self._aim()
+
+    # -- gateway.mqtt.Owner --------------------------------------------------------------------------------------------
+
+    def welcomed(self, link: Link, welcome: ConnAckPacket) -> None:
+        self._link = link
+        self._seen = 0
+        self._window = Window(self._options.receive_maximum)
+        self._session.resumed(welcome.session_present)
+        # A session that is still there has had its retained messages, and asking for them again would repeat them.
+        handling = RetainHandling.SEND_IF_SUBSCRIPTION_NOT_EXISTS
+        if self._options.retained == "ignore":
+            handling = RetainHandling.SEND_NEVER
+        filters = [
+            TopicFilter(entry.filter, max_qos=QoS(entry.qos or 0), retain_as_published=False, retain_handling=handling)
+            for entry in self._options.subscriptions()
+        ]
+        link.write(SubscribePacket(1, filters).write())
+        if self._paused:
+            link.pause()
+
+    def received(self, messages: list[PublishPacket], size: int) -> None:
+        link = self._link
+        if link is None:
+            return
+        if self._session.expecting:
+            first = not self._held
+            self._held += messages
+            self._held_size += size
+            if not self._session.decide(self._held):
+                if first:
+                    asyncio.get_running_loop().call_later(DECIDE_S, self._stop_waiting, link)
+                return
+            messages, size = self._release()
+        self._take(link, messages, size)
+
+    def answered(self, packets: Sequence[PubAckPacket | SubAckPacket]) -> None:
+        for packet in packets:
+            if isinstance(packet, SubAckPacket) and self._subscribed is not None and not self._subscribed.done():
+                self._subscribed.set_result(packet)
+
+    def spoilt(self, packet: Spoilt) -> None:
+        self._inlet.bad_frame(packet.reason, packet.sample)
+        link = self._link
+        if link is None or packet.fatal:
+            return
+        if packet.qos == 2:
+            self._refuse_qos_2(link)
+        elif packet.packet_id:
+            # Left unacknowledged it would come again at every reconnect, and hold a place in the window until then.
+            refusal = PubAckPacket(packet.packet_id, reason_code=PubAckReasonCode.IMPLEMENTATION_SPECIFIC_ERROR)
+            self._window.received(1)
+            self._seen += 1
+            self._inlet.record(self._default, (), (), (), receipt=Owed(link, refusal.write(), 1))
+
+    # -- connecting ----------------------------------------------------------------------------------------------------
+
+    async def _granted(self, link: Link) -> str:
+        """Return when the broker has granted what we subscribe to, with what there is to say about it."""
+        options, subscribed = self._options, self._subscribed
+        assert subscribed is not None
+        while not subscribed.done():
+            wait = options.connect_timeout
+            either: set[asyncio.Future[Any]] = {subscribed, link.lost}
+            await asyncio.wait(either, timeout=wait, return_when=asyncio.FIRST_COMPLETED)
+            if link.lost.done():
+                raise LinkLost(f"{options.address}: {link.lost.result()}")
+            if not subscribed.done() and not self._paused:
+                raise LinkLost(f"{options.address}: no answer to the subscription within {wait:g} s")
+        answer = subscribed.result()
+        detail = ""
+        for entry, code in zip(options.subscriptions(), answer.reason_codes, strict=False):
+            if code >= 0x80:
+                why = words(code, answer.reason_str)
+                raise LinkLost(f"{options.address}: the broker refuses the subscription {entry.filter!r}: {why}")
+            if code < (entry.qos or 0):
+                detail += f", {entry.filter!r} at QoS {int(code)} only"
+        return detail
+
+    def _refuse_qos_2(self, link: Link) -> None:
+        link.refuse(
+            "the broker sent QoS 2, which we never ask for: another program used our client_id; choose a new one",
+            DisconnectReasonCode.QOS_NOT_SUPPORTED,
+        )
+
+    # -- reading -------------------------------------------------------------------------------------------------------
+
+    def _release(self) -> tuple[list[PublishPacket], int]:
+        held, self._held = self._held, []
+        size, self._held_size = self._held_size, 0
+        return held, size
+
+    def _stop_waiting(self, link: Link) -> None:
+        """The broker had its time to show how it counts ids."""
+        if self._link is link and self._held:
+            self._session.decide(self._held, waited=True)
+            self._take(link, *self._release())
+
+    def _take(self, link: Link, messages: list[PublishPacket], size: int) -> None:
+        """Everything that was read: to the log, with one receipt for all of it."""
+        inlet, session, router, window = self._inlet, self._session, self._router, self._window
+        topics, values, ids = list(map(_topic, messages)), list(map(_payload, messages)), list(map(_id, messages))
+        numbered = ids if all(ids) else [packet_id for packet_id in ids if packet_id]
+        if numbered and QoS.EXACTLY_ONCE in map(_qos, messages):
+            self._refuse_qos_2(link)
+            return
+        try:
+            keys = list(map(router.keys.__getitem__, topics))
+        except KeyError:
+            router.learn(topics)
+            keys = list(map(router.keys.__getitem__, topics))
+        retained = None
+        if any(map(_retain, messages)):
+            retained = bytes([RETAINED if message.retain else 0 for message in messages])
+        time = inlet.clock.now()
+        if numbered is not ids:
+            ids = [packet_id or 0 for packet_id in ids]
+        receipt = Owed(link, _pubacks(numbered), len(numbered)) if numbered else None
+        whole = _Columns([time] * len(keys), keys, values, retained, ids if numbered else None)
+        if session.expecting or router.only in (None, NOWHERE) or (retained and self._options.retained != "mark"):
+            self._record_sorted(messages, whole, receipt)
+        else:
+            self._record(router.only, whole, receipt)
+        if numbered:
+            session.observe(numbered)
+            session.took(ids, keys, values, size)
+            window.received(len(numbered))
+            self._seen += len(numbered)
+            if window.full(inlet.clock.monotonic()):
+                inlet.hurry()
+        self._mean += (size / len(messages) - self._mean) / 8
+        self._aim()
+
+    def _record(self, stream: str, columns: "_Columns", receipt: Owed | None) -> None:
+        times, keys, values, flags, ids = columns
+        self._inlet.record(stream, times, keys, values, flags=flags, ids=ids, receipt=receipt)
+
+    def _record_sorted(self, messages: list[PublishPacket], whole: "_Columns", receipt: Owed | None) -> None:
+        """A read that holds repeats, unwanted messages or several streams. The receipt goes with its last records."""
+        inlet, session, streams, retained = self._inlet, self._session, self._router.streams, whole.flags
+        ignore = self._options.retained == "ignore"
+        parts: dict[str, list[int]] = {}
+        repeats = ignored = 0
+        for at, (message, key) in enumerate(zip(messages, whole.keys, strict=True)):
+            if message.duplicate and session.is_repeat(message.packet_id or 0, key, message.payload):
+                repeats += 1
+            elif streams[key] == NOWHERE:
+                inlet.bad_frame("a topic that no subscription matches", key.encode(errors="replace")[:64])
+            elif ignore and retained and retained[at]:
+                ignored += 1
+            else:
+                parts.setdefault(streams[key], []).append(at)
+        if repeats:
+            inlet.count("redelivered_total", repeats)
+        if ignored:
+            inlet.count("retained_ignored_total", ignored)
+        mark = self._options.retained == "mark"
+        last = len(parts) - 1
+        for n, (stream, part) in enumerate(parts.items()):
+            self._record(stream, whole.pick(part, mark), receipt if n == last else None)
+        if receipt is not None and not parts:
+            inlet.record(self._default, (), (), (), receipt=receipt)
+
+    # -- sleeping ------------------------------------------------------------------------------------------------------
+
+    def _look(self, link: Link) -> None:
+        if self._link is link:
+            seen = self._seen
+            link.look(lambda: self._looked(link, seen))
+
+    def _looked(self, link: Link, seen: int) -> None:
+        if self._link is not link:
+            return
+        window, now = self._window, self._inlet.clock.monotonic()
+        size = window.size
+        window.looked(self._seen - seen, now)
+        if window.size != size:
+            self._inlet.up(f"{self._options.address}, which sends {window.size} messages ahead of our acknowledgement")
+        if window.full(now):
+            self._inlet.hurry()
+        self._aim()
+
+    def _aim(self) -> None:
+        """Say how much must come before reading it is worth a wake of its own."""
+        link = self._link
+        if link is None:
+            return
+        if self._inlet.urgent or not self._flowing:
+            link.sleep_until(1)
+            return
+        room = self._window.room
+        # A tenth less, as readings differ in size; with no room left there is nothing to wake for but the turn.
+        link.sleep_until(min(MARK, max(1, int(0.9 * room * self._mean))) if room > 0 else MARK)
+
+
+class _Columns(NamedTuple):
+    times: Sequence[int]
+    keys: Sequence[str]
+    values: Sequence[bytes]
+    flags: bytes | None
+    ids: Sequence[int] | None
+
+    def pick(self, part: Sequence[int], mark: bool) -> "_Columns":
+        """The rows at `part`; flags only if they are wanted."""
+        flags = bytes([self.flags[at] for at in part]) if mark and self.flags else None
+        return _Columns(
+            self.times[: len(part)],
+            [self.keys[at] for at in part],
+            [self.values[at] for at in part],
+            flags,
+            [self.ids[at] for at in part] if self.ids is not None else None,
+        )
+
+
+def _pubacks(ids: Sequence[int]) -> bytes:
+    return struct.pack(f">{len(ids)}I", *[PUBACK | packet_id for packet_id in ids])
+
+
+plugin = Plugin(Options, MqttDriver)

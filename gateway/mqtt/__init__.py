@@ -1,0 +1,33 @@
+"""The one way the house talks MQTT: transport and MQTT 5 for the driver and the sink.
+
+options   where a broker is and how to log in
+frames    bytes in, packets out; hostile bytes stay inside
+link      one connection: hello, keepalive, pause, and the sleep until reading pays
+filters   which topics belong to which stream
+window    how many messages a broker sends before it waits for us
+session   what was received, and whether it comes again
+"""
+
+from gateway.mqtt.filters import NOWHERE, Router, filter_problem, matches
+from gateway.mqtt.frames import Frames, Spoilt
+from gateway.mqtt.link import Link, LinkLost, Owner, connect, words
+from gateway.mqtt.options import BrokerOptions
+from gateway.mqtt.session import Session
+from gateway.mqtt.window import Window
+
+__all__ = [
+    "NOWHERE",
+    "BrokerOptions",
+    "Frames",
+    "Link",
+    "LinkLost",
+    "Owner",
+    "Router",
+    "Session",
+    "Spoilt",
+    "Window",
+    "connect",
+    "filter_problem",
+    "matches",
+    "words",
+]

@@ -1,0 +1,316 @@
+"""One connection to a broker: the hello, the keepalive, and a socket that sleeps until reading pays.
+
+Between turns the loop is not to be woken for every packet, so the socket's low-water mark (SO_RCVLOWAT) says how many
+bytes make a wake worth it. Setting the mark makes the kernel look again, so `look()` reads what is there by setting it
+to one byte for a moment. A closed connection wakes the loop regardless. Under TLS the mark counts encrypted bytes; what
+the TLS layer already holds is handed over with the read that brought it.
+"""
+
+import asyncio
+import contextlib
+import os
+import re
+import socket
+import ssl
+from collections.abc import Callable, Sequence
+from enum import IntEnum
+from typing import Any, Protocol, cast
+
+from mqtt5 import (
+    ConnAckPacket,
+    ConnectPacket,
+    DisconnectPacket,
+    DisconnectReasonCode,
+    Packet,
+    PingReqPacket,
+    PingRespPacket,
+    PubAckPacket,
+    PublishPacket,
+    SubAckPacket,
+)
+
+from gateway.errors import TidegateError
+from gateway.mqtt.frames import NO_UTF8, Frames, Spoilt, Taken
+from gateway.mqtt.options import BrokerOptions
+
+MOST_PANICS = 8  # packets per connection that may make the codec panic: each costs lines on stderr
+CLOSE_S = 1.0  # what a broker gets to take our DISCONNECT
+NO_MQTT5 = b"\x20\x02\x00\x01"  # how an MQTT 3 broker says: unacceptable protocol version
+
+_PING = PingReqPacket().write()
+_ONLY_PUBLISH = {PublishPacket}
+
+
+class LinkLost(TidegateError):
+    """There is no connection, or no longer; the text says why, for the person who reads the status."""
+
+
+class Owner(Protocol):
+    """Who a link works for. Called on the event loop, from inside the read."""
+
+    def welcomed(self, link: "Link", welcome: ConnAckPacket) -> None:
+        """The broker let us in. Packets of the same read follow."""
+        ...
+
+    def received(self, messages: list[PublishPacket], size: int) -> None:
+        """Every message of one read of `size` bytes, in order."""
+        ...
+
+    def answered(self, packets: Sequence[PubAckPacket | SubAckPacket]) -> None:
+        """What the broker said of our messages and subscriptions, in order."""
+        ...
+
+    def spoilt(self, packet: Spoilt) -> None:
+        """Bytes that were no packet. The link goes on where it can."""
+        ...
+
+
+def words(code: IntEnum, text: str | None = None) -> str:
+    """A reason code as a person says it, with the broker's own explanation if it gave one."""
+    plain = code.name.lower().replace("_", " ")
+    return f"{plain} ({text})" if text else plain
+
+
+async def connect(
+    options: BrokerOptions,
+    owner: Owner,
+    *,
+    client_id: str,
+    clean_start: bool,
+    session_expiry_s: int = 0,
+    receive_maximum: int = 65535,
+) -> "Link":
+    """Return when the broker has let us in. Raises LinkLost with the reason in words."""
+    address = options.address
+    try:
+        context = options.tls()
+    except OSError as error:
+        raise LinkLost(f"the TLS files cannot be used: {_explain(error)}") from error
+    try:
+        password = options.password_file.read() if options.password_file is not None else None
+    except OSError as error:
+        raise LinkLost(f"the password cannot be read: {_explain(error)}") from error
+    hello = ConnectPacket(
+        client_id,
+        username=options.username,
+        password=password,
+        clean_start=clean_start,
+        keep_alive=int(options.keepalive),
+        session_expiry_interval=session_expiry_s,
+        receive_max=receive_maximum,
+        topic_alias_max=0,
+        max_packet_size=int(options.max_packet),
+    )
+    link = Link(owner, hello, int(options.max_packet))
+    try:
+        async with asyncio.timeout(options.connect_timeout):
+            await asyncio.get_running_loop().create_connection(
+                lambda: link, address.host, address.port, ssl=context, server_hostname=address.host if context else None
+            )
+            either: set[asyncio.Future[Any]] = {link.welcome, link.lost}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+    except TimeoutError as error:
+        link.drop("timed out")
+        raise LinkLost(f"{address}: no answer within {options.connect_timeout:g} s") from error
+    except OSError as error:
+        raise LinkLost(f"{address}: {_explain(error)}") from error
+    except BaseException:
+        link.drop("cancelled")
+        raise
+    if not link.welcome.done():
+        raise LinkLost(f"{address}: {link.lost.result()}")
+    return link
+
+
+def _explain(error: OSError) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted: {error.verify_message}"
+    if isinstance(error, ssl.SSLError):
+        return f"TLS: {error.reason or error}"
+    number = re.search(r"\[Errno (\d+)\]", str(error))  # asyncio hides the errors of several addresses in one text
+    text = os.strerror(int(number[1])) if number else error.strerror or str(error) or type(error).__name__
+    return f"{text}: {error.filename}" if error.filename else text
+
+
+class Link(asyncio.BufferedProtocol):
+    """Made by `connect()`. `lost` gets the reason, in words, when the connection is gone."""
+
+    def __init__(self, owner: Owner, hello: ConnectPacket, limit: int) -> None:
+        loop = asyncio.get_running_loop()
+        self.welcome: asyncio.Future[ConnAckPacket] = loop.create_future()
+        self.lost: asyncio.Future[str] = loop.create_future()
+        self.took_s = 0.0  # from hello to welcome: what one exchange with the broker takes
+        self._owner, self._hello, self._loop = owner, hello, loop
+        self._frames = Frames(limit)
+        self._transport: asyncio.Transport | None = None
+        self._socket: socket.socket | None = None
+        self._reason = ""
+        self._beat_s = 0.0
+        self._beat: asyncio.TimerHandle | None = None
+        self._pinged = False
+        self._paused = False
+        self._panics = 0
+        self._mark = self._wanted = 1
+
+    # -- what an owner does --------------------------------------------------------------------------------------------
+
+    def write(self, data: bytes) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(data)
+
+    def pause(self) -> None:
+        """Read nothing more; the kernel's buffers fill, then the broker's."""
+        if not self._paused and self._transport is not None and not self._transport.is_closing():
+            self._paused = True
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        if self._paused and self._transport is not None:
+            self._paused = False
+            self._pinged = False  # its answer may lie behind what we did not read
+            if not self._transport.is_closing():
+                self._transport.resume_reading()
+
+    def sleep_until(self, size: int) -> None:
+        """Read by ourselves only when that many bytes are there. The kernel caps it at half its receive buffer."""
+        self._wanted = size
+        self._set_mark(1 if self._pinged else size)
+
+    def look(self, then: Callable[[], None]) -> None:
+        """Read what is there now; `then` is called after that, whether there was anything or not."""
+        self._set_mark(1)
+        # The next round of the loop asks the kernel and reads; the round after that, it is done.
+        self._loop.call_soon(self._loop.call_soon, then)
+
+    async def close(self, code: DisconnectReasonCode = DisconnectReasonCode.NORMAL_DISCONNECTION) -> None:
+        """Say goodbye and wait, for a moment only, until it is sent."""
+        self.refuse("closed", code)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_S):
+                await asyncio.shield(self.lost)
+        self.drop("closed")
+
+    def drop(self, reason: str) -> None:
+        """End the connection at once."""
+        self._reason = self._reason or reason
+        if self._transport is not None:
+            self._transport.abort()
+
+    def refuse(self, reason: str, code: DisconnectReasonCode) -> None:
+        """Say why, and end the connection once what was written is sent."""
+        self._reason = self._reason or reason
+        self.write(DisconnectPacket(reason_code=code).write())
+        if self._transport is not None:
+            self._transport.close()
+
+    # -- what asyncio does ---------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._socket = transport.get_extra_info("socket")
+        self.took_s = -self._loop.time()
+        transport.write(self._hello.write())
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._frames.space()
+
+    def buffer_updated(self, nbytes: int) -> None:
+        packets = self._frames.take(nbytes)
+        if set(map(type, packets)) == _ONLY_PUBLISH and self.welcome.done():
+            self._owner.received(cast(list[PublishPacket], packets), nbytes)
+        elif packets:
+            self._sort(packets, nbytes)
+
+    def eof_received(self) -> None:
+        self._reason = self._reason or "the broker closed the connection"
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._beat is not None:
+            self._beat.cancel()
+        self._socket = None
+        if not self.lost.done():
+            why = _explain(exc) if isinstance(exc, OSError) else str(exc or "the broker closed the connection")
+            self.lost.set_result(self._reason or why)
+
+    # -- inside --------------------------------------------------------------------------------------------------------
+
+    def _sort(self, packets: Taken, size: int) -> None:
+        """A read that holds more than messages: the connection's own packets first, they may let us in."""
+        messages: list[PublishPacket] = []
+        answers: list[PubAckPacket | SubAckPacket] = []
+        spoilt: list[Spoilt] = []
+        for packet in packets:
+            if isinstance(packet, PublishPacket):
+                messages.append(packet)
+            elif isinstance(packet, PubAckPacket | SubAckPacket):
+                answers.append(packet)
+            elif isinstance(packet, Spoilt):
+                spoilt.append(packet)
+            else:
+                self._control(packet)
+        if (messages or answers) and not self.welcome.done():
+            self.refuse("the broker sent packets before it let us in", DisconnectReasonCode.PROTOCOL_ERROR)
+            return
+        if answers:
+            self._owner.answered(answers)
+        if messages:
+            self._owner.received(messages, size)
+        for one in spoilt:
+            self._spoilt(one)
+
+    def _control(self, packet: Packet) -> None:
+        if isinstance(packet, PingRespPacket):
+            self._pinged = False
+            self._set_mark(self._wanted)
+        elif isinstance(packet, ConnAckPacket):
+            self._welcomed(packet)
+        elif isinstance(packet, DisconnectPacket):
+            self._reason = f"the broker ended the connection: {words(packet.reason_code, packet.reason_str)}"
+            assert self._transport is not None
+            self._transport.close()
+        else:
+            self.refuse(f"the broker sent {type(packet).__name__}", DisconnectReasonCode.PROTOCOL_ERROR)
+
+    def _spoilt(self, packet: Spoilt) -> None:
+        self._panics += packet.reason == NO_UTF8
+        self._owner.spoilt(packet)
+        if packet.fatal and packet.sample.startswith(NO_MQTT5):
+            self.refuse("the broker does not speak MQTT 5", DisconnectReasonCode.UNSPECIFIED_ERROR)
+        elif packet.fatal:
+            self.refuse(f"malformed packet: {packet.reason}", DisconnectReasonCode.MALFORMED_PACKET)
+        elif self._panics > MOST_PANICS:
+            self.refuse(f"too many packets with {NO_UTF8}", DisconnectReasonCode.MALFORMED_PACKET)
+
+    def _welcomed(self, packet: ConnAckPacket) -> None:
+        if self.welcome.done():
+            self.refuse("the broker sent a second CONNACK", DisconnectReasonCode.PROTOCOL_ERROR)
+            return
+        if packet.reason_code >= 0x80:
+            self._reason = f"the broker refuses us: {words(packet.reason_code, packet.reason_str)}"
+            self.drop(self._reason)
+            return
+        self.took_s += self._loop.time()
+        keepalive = self._hello.keep_alive if packet.server_keep_alive is None else packet.server_keep_alive
+        if keepalive:
+            self._beat_s = keepalive / 2
+            self._beat = self._loop.call_later(self._beat_s, self._ping)
+        self.welcome.set_result(packet)
+        self._owner.welcomed(self, packet)
+
+    def _ping(self) -> None:
+        """Every half keepalive: a question, and an end if the last one was not answered."""
+        if self._pinged and not self._paused:
+            self.drop(f"the broker did not answer a ping for {self._beat_s:g} s")
+            return
+        self._pinged = True
+        self._set_mark(1)
+        self.write(_PING)
+        self._beat = self._loop.call_later(self._beat_s, self._ping)
+
+    def _set_mark(self, size: int) -> None:
+        if size != self._mark and self._socket is not None:
+            self._mark = size
+            # A socket that is being closed has no marks any more, and needs none.
+            with contextlib.suppress(OSError):
+                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size)

@@ -1,0 +1,72 @@
+"""Where a broker is and how to log in: the options that every MQTT plugin shares."""
+
+import ssl
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+import msgspec
+
+from gateway.quantity import Duration, Secret, Size
+
+PORTS = {"mqtt": 1883, "mqtts": 8883}
+SMALLEST_PACKET = 1024  # bytes; a CONNACK with its properties must fit
+
+
+class Address(NamedTuple):
+    host: str
+    port: int
+    tls: bool
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class BrokerOptions(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """`mqtt://host:port` or, with TLS, `mqtts://host:port`; the broker's certificate is always verified."""
+
+    url: str
+    client_id: str | None = None
+    username: str | None = None
+    password_file: Secret | None = None
+    ca_file: str | None = None
+    cert_file: str | None = None
+    key_file: str | None = None
+    keepalive: Duration = Duration(60)
+    connect_timeout: Duration = Duration(10)
+    max_packet: Size = Size(256 * 1024)
+
+    def __post_init__(self) -> None:
+        address = self.address
+        if not address.tls and (self.ca_file or self.cert_file or self.key_file):
+            raise ValueError("ca_file, cert_file and key_file need a url that starts with mqtts://")
+        if bool(self.cert_file) != bool(self.key_file):
+            raise ValueError("cert_file and key_file belong together")
+        if self.password_file is not None and self.username is None:
+            raise ValueError("password_file needs a username")
+        if not 1 <= self.keepalive <= 65535:
+            raise ValueError("keepalive must be between 1s and 18h")
+        if self.connect_timeout <= 0:
+            raise ValueError("connect_timeout must be more than 0s")
+        if not SMALLEST_PACKET <= self.max_packet < 1 << 28:
+            raise ValueError("max_packet must be between 1KiB and 256MiB")
+
+    @property
+    def address(self) -> Address:
+        """Host, port and whether TLS is used. Raises ValueError with what to write instead."""
+        parts = urlsplit(self.url)
+        if parts.scheme not in PORTS:
+            raise ValueError(f"{self.url!r} is no broker; write mqtt://host:1883, or mqtts://host:8883 for TLS")
+        if "@" in parts.netloc:
+            raise ValueError("no login inside the url; use username and password_file")
+        if parts.path not in ("", "/") or parts.query or parts.fragment or not parts.hostname:
+            raise ValueError(f"{self.url!r} must be a scheme, a host and a port, nothing more")
+        return Address(parts.hostname, parts.port or PORTS[parts.scheme], parts.scheme == "mqtts")
+
+    def tls(self) -> ssl.SSLContext | None:
+        """None without TLS. Raises OSError (ssl.SSLError is one) where a file cannot be used."""
+        if not self.address.tls:
+            return None
+        context = ssl.create_default_context(cafile=self.ca_file)
+        if self.cert_file:
+            context.load_cert_chain(self.cert_file, self.key_file)
+        return context
