@@ -151,8 +151,8 @@ class Log:
             self._boot = self._files.boot_id()
             self._store.refuse_newer()
             self._journal.refuse_newer()
-        self._journal.open()
         try:
+            self._journal.open()
             contents = self._store.open(secrets.token_hex(16))
             with as_log_errors(f"cannot sync {self._options.path}"):
                 self._files.sync_folder(self._options.path)

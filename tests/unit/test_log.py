@@ -21,7 +21,9 @@ def test_records_come_back_as_they_were_given_after_commit_seal_and_restart(fold
     log = open_log(folder)
     wanted = {}
     for i in range(30):
-        batch = append(log, "s", [b"%d-%d" % (i, j) for j in range(20)], flags=bytes([RETAINED] * 20) if i % 2 else None)
+        batch = append(
+            log, "s", [b"%d-%d" % (i, j) for j in range(20)], flags=bytes([RETAINED] * 20) if i % 2 else None
+        )
         wanted.update(zip(range(batch.first, batch.next), batch.values))
         commit(log)
     assert log.stats()["blocks"]["s"] >= 1
@@ -178,7 +180,10 @@ def test_snapshots_ticks_and_delivery_ids_survive_a_turnover(tmp_path, folder):
         log = open_log(folder)
         found = log.recovery
         assert found.snapshots == {"p": Snapshot("sig", b"state" * 1000, {"s": 1})}
-        assert [(tick.pipeline, tick.now, tick.positions) for tick in found.ticks] == [("q", 101, {}), ("p", 200, {"s": 2})]
+        assert [(tick.pipeline, tick.now, tick.positions) for tick in found.ticks] == [
+            ("q", 101, {}),
+            ("p", 200, {"s": 2}),
+        ]
         assert found.remembered == {
             "d": [Remembered(i, fingerprint(f"k{1}", v)) for i, v in ((7, b"a"), (8, b"b"), (65535, b"c"))]
         }
