@@ -51,6 +51,7 @@ SERIES: dict[str, Series] = {
     "loss_window_records": Series("gauge", "Records read, not yet committed, that their source cannot send again."),
     "uptime_seconds": Series("gauge", "Time since the start of the daemon."),
     "restarts_total": Series("counter", "Times that a driver or sink was started again after it ended."),
+    "repeated_total": Series("counter", "Deliveries that came again and were there already."),
     "files_removed_total": Series("counter", "Files that a file sink deleted to keep its number."),
 }
 
