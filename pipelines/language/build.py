@@ -397,10 +397,10 @@ def _first(code: Code, schema: Mapping[Path, fields.Declared], clock: Clockwork)
     return [
         ("def stage0(batch, out, source, decode):", ""),
         *_indented(1, ["emit = out.emit", "times = batch.times", "keys = batch.keys", "values = batch.values"]),
-        *_indented(1, ["left = iter(values)", *enter, *stage.caches]),
+        *_indented(1, ["left = iter(values)", f"records = zip({columns})", *enter, *stage.caches]),
         *_indented(1, [f"{local} = 0" for local in stage.counted.values()]),
         *_indented(1, ["while True:", "    try:"]),
-        *_indented(3, [f"for {stage.each}{', flag' * flags} in zip({columns}):"]),
+        *_indented(3, [f"for {stage.each}{', flag' * flags} in records:"]),
         *[("    " * 4 + line, where) for line, where in body],
         # One bad record must not stop the stream, and what decoding alone can raise is a long list.
         *_indented(1, ["        break", "    except Exception as error:"]),

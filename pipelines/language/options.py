@@ -85,5 +85,8 @@ def _steps(path: str, value: object) -> Sequence[str | int]:
 
 
 def _plain(text: str) -> str:
-    match = re.fullmatch(r"Expected `(.*)`, got `(.*)`", text)
-    return f"this must be {match[1].replace(' | ', ' or ')}, and it is {match[2]}" if match else text
+    if match := re.fullmatch(r"Expected `(.*)`, got `(.*)`", text):
+        return f"this must be {match[1].replace(' | ', ' or ')}, and it is {match[2]}"
+    if match := re.fullmatch(r"Expected `.*` ([<>]=? .*)", text):
+        return f"this must be {match[1]}"
+    return text

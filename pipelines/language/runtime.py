@@ -154,6 +154,9 @@ def text_of_time(ns: int) -> str:
 
 _MISSING = re.compile(r"Object missing required field `(.*?)`(?: - at `\$\.?(.*)`)?$", re.DOTALL)
 _EXPECTED = re.compile(r"Expected `(.*?)`, got `(.*?)`(?: - at `\$\.?(.*)`)?$", re.DOTALL)
+_LONG = re.compile(r"Expected `str` of length <= \d+(?: - at `\$\.?(.*)`)?$", re.DOTALL)
+_RANGE = re.compile(r"Number out of range(?: - at `\$\.?(.*)`)?$", re.DOTALL)
+_LAST_TIMES = {str(LAST_SECOND * scale) for scale in (1, 1000, 1_000_000)}
 _BOUND = re.compile(r"Expected `(?:.*?)` (<=|>=) (\S+)(?: - at `\$\.?(.*)`)?$", re.DOTALL)
 
 
@@ -190,7 +193,11 @@ def _shape_reason(text: str) -> str:
         return f"{match[3] or 'the payload'} is {match[2]}, not {match[1].replace(' | ', ' or ')}"
     if match := _BOUND.match(text):
         field, bound = match[3] or "the payload", match[2]
-        if bound.startswith("922337203685") and len(bound.split(".")[0]) < 19:
+        if bound.split(".")[0] in _LAST_TIMES:
             return f"{field} is no time in the unit of its schema: perhaps it is time[ms], time[us] or time[ns]"
         return f"{field} is out of range: it must be {match[1]} {bound}"
+    if match := _LONG.match(text):
+        return f"{match[1]} is a text of more than {MAX_TEXT} characters"
+    if match := _RANGE.match(text):
+        return f"{match[1]} is too large a number"
     return text
