@@ -93,6 +93,23 @@ class Board:
         """Every part, sorted by name."""
         return [self._components[name] for name in sorted(self._components)]
 
+    def rows(self) -> list[dict[str, object]]:
+        """Every part as plain data, for the status; the bytes of a sample are escaped as text."""
+        return [
+            {
+                "name": part.name,
+                "state": part.state,
+                "detail": part.detail,
+                "since": part.since,
+                "restarts": part.restarts,
+                "bad_frames": [
+                    {"time": frame.time, "reason": frame.reason, "sample": repr(frame.sample)[2:-1]}
+                    for frame in part.bad_frames
+                ],
+            }
+            for part in self.components()
+        ]
+
     def state(self, component: str) -> State | None:
         """None where nothing is known of it."""
         known = self._components.get(component)

@@ -1,0 +1,7 @@
+"""The face of a running gateway: HTTP on the status address. Light to import: the web libraries come with the first
+connection.
+"""
+
+from gateway.status.server import NoStream, Source, Status, parse_address
+
+__all__ = ["NoStream", "Source", "Status", "parse_address"]

@@ -1,0 +1,163 @@
+"""The API under /api/v1, and the pages for machines: /healthz, /readyz, /metrics.
+
+GET /api/v1/status
+    {"gateway": id, "version": "0.1.0", "epoch": "…", "uptime_s": 12.3, "ready": true, "sentence": "all 4 parts are up",
+     "components": [{"name": "driver:boiler", "state": "starting" | "up" | "waiting" | "failed", "detail": "…",
+                     "since": ns, "restarts": 0, "bad_frames": [{"time": ns, "reason": "…", "sample": "…"}]}, …],
+     "streams": as below,
+     "readers": [{"reader": "sink:cloud", "stream": "alarms", "position": offset, "lag": records,
+                  "oldest_unsent_s": seconds or null}, …],
+     "log": {"path": "…", "bytes": n, "limit_bytes": n, "device_bytes": n, "commits": n},
+     "loss_window_records": n}
+    `position` is the first offset that is not finished, `device_bytes` what was written since the start,
+    `loss_window_records` what a power cut now would take.
+
+GET /api/v1/streams
+    {"streams": [{"name": "boiler", "first": offset, "next": offset, "bytes": n, "priority": "normal" | "urgent"}, …]}
+    `first` is the oldest offset that is kept, `next` the one that the next record gets.
+
+GET /api/v1/streams/{stream}/records?from=OFFSET | time=NS or ISO-8601 & limit=1…1000
+    {"stream": "boiler", "next": offset, "records": [{"o": …, "t": …, "k": …, "v": …} or {"gap": …, "cause": …}, …]}
+    From the oldest on, 100 of them, unless told; `next` is the `from` of the following request. With
+    `Accept: application/x-ndjson` the records as lines, and `next` in the header Tidegate-Next. An answer holds 1 MiB
+    at most (but at least one record), so it may hold fewer than `limit`.
+
+Every error is {"error": "what is wrong, and what to try"}.
+"""
+
+import asyncio
+import importlib
+import re
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from gateway.formats import CONTENT_TYPES, wire_line
+from gateway.record import Gap
+from gateway.status.server import NoStream, Source
+
+MOST_RECORDS = 1000
+MOST_BYTES = 1 << 20
+USUAL_RECORDS = 100
+
+ROOT = """\
+Tidegate
+
+/healthz             it lives
+/readyz              it is ready: recovered, drivers up
+/metrics             for Prometheus
+/api/v1/status       everything at a glance
+/api/v1/streams      what is recorded
+/api/v1/streams/{stream}/records?from=&limit=&time=
+"""
+
+
+class Refused(Exception):
+    """A request that cannot be answered, in words for who made it."""
+
+
+def application(source: Source) -> Starlette:
+    """The web application over one daemon."""
+
+    async def root(request: Request) -> Response:
+        return PlainTextResponse(ROOT)
+
+    async def healthz(request: Request) -> Response:
+        return PlainTextResponse("ok\n")
+
+    async def readyz(request: Request) -> Response:
+        ready, reasons = source.ready()
+        return PlainTextResponse("ready\n" if ready else "\n".join(["not ready", *reasons, ""]), 200 if ready else 503)
+
+    async def metrics(request: Request) -> Response:
+        # A tenth of a second of imports, at the first scrape: not on the event loop.
+        exposition = await asyncio.to_thread(importlib.import_module, "prometheus_client.exposition")
+        return Response(source.metrics(), headers={"content-type": exposition.CONTENT_TYPE_LATEST})
+
+    async def status(request: Request) -> Response:
+        return _json(source.status())
+
+    async def streams(request: Request) -> Response:
+        return _json(source.streams())
+
+    async def records(request: Request) -> Response:
+        stream = request.path_params["stream"]
+        limit = _number(request, "limit", 1, MOST_RECORDS, USUAL_RECORDS)
+        if "time" in request.query_params and "from" in request.query_params:
+            raise Refused("from= and time= exclude each other")
+        if "time" in request.query_params:
+            first = await source.seek(stream, parse_time(request.query_params["time"]))
+        else:
+            first = _number(request, "from", 0, (1 << 63) - 1, 0)
+        items, after = await source.records(stream, first, limit)
+        lines: list[bytes] = []
+        room = MOST_BYTES
+        for item in items:
+            line = wire_line(item)
+            room -= len(line) + 1
+            if lines and room < 0:
+                after = item.first if isinstance(item, Gap) else item.offset
+                break
+            lines.append(line)
+        if CONTENT_TYPES["ndjson"] in request.headers.get("accept", ""):
+            body = b"".join([line + b"\n" for line in lines])
+            return Response(body, headers={"content-type": CONTENT_TYPES["ndjson"], "tidegate-next": str(after)})
+        head = msgspec.json.encode({"stream": stream, "next": after})[:-1]
+        return Response(head + b',"records":[' + b",".join(lines) + b"]}", media_type="application/json")
+
+    async def no_stream(request: Request, error: Exception) -> Response:
+        known = ", ".join(row["name"] for row in source.streams()["streams"][:50])
+        name = request.path_params.get("stream", "")
+        return _json({"error": f"no stream is called {name!r}; there are: {known or 'none yet'}"}, 404)
+
+    async def refused(request: Request, error: Exception) -> Response:
+        return _json({"error": str(error)}, 400)
+
+    async def nothing(request: Request, error: Exception) -> Response:
+        return _json({"error": "there is nothing here; / lists what there is"}, 404)
+
+    pages: list[tuple[str, Callable[[Request], Awaitable[Response]]]] = [
+        ("/", root),
+        ("/healthz", healthz),
+        ("/readyz", readyz),
+        ("/metrics", metrics),
+        ("/api/v1/status", status),
+        ("/api/v1/streams", streams),
+        ("/api/v1/streams/{stream}/records", records),
+    ]
+    return Starlette(
+        routes=[Route(path, page, methods=["GET"]) for path, page in pages],
+        exception_handlers={404: nothing, NoStream: no_stream, Refused: refused},
+    )
+
+
+def parse_time(text: str) -> int:
+    """ns since 1970, of a number of them or of ISO-8601 with a zone. Raises Refused."""
+    if re.fullmatch(r"-?[0-9]{1,18}|[0-9]{19}", text):
+        return int(text)
+    try:
+        at = datetime.fromisoformat(text)
+        if at.tzinfo is not None:
+            return round(at.timestamp() * 1_000_000) * 1000
+    except (ValueError, OverflowError):
+        pass  # told below, with what to write instead
+    raise Refused(f"time={text[:50]!r} is no time; write ns since 1970, or like 2026-11-23T19:30:00Z")
+
+
+def _number(request: Request, name: str, least: int, most: int, otherwise: int) -> int:
+    text = request.query_params.get(name)
+    if text is None:
+        return otherwise
+    if not re.fullmatch(r"[0-9]{1,19}", text) or not least <= int(text) <= most:
+        raise Refused(f"{name}={text[:50]!r} is not possible; write a number from {least} to {most}")
+    return int(text)
+
+
+def _json(data: Any, status_code: int = 200) -> Response:
+    return Response(msgspec.json.encode(data), status_code, media_type="application/json")
