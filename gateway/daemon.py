@@ -203,7 +203,7 @@ class Daemon:
             entry.batch,
             Format.parse(entry.format),
             entry.in_flight,
-            start=entry.start,
+            start=entry.start.resolve(self._clock.now()),
             gateway=self._config.gateway.id,
             log=self.log,
             clock=self._clock,
