@@ -27,7 +27,7 @@ from gateway.log.position import Place, Positions
 from gateway.log.recent import Recent
 from gateway.log.seal import BLOCK_BYTES, Sealing, blocks_of
 from gateway.log.store import Contents, Shelf, Snapshot, Store, StoreReader
-from gateway.log.stream import PIECE_COST, RECORD_COST, Keep, Stream, size_of
+from gateway.log.stream import PIECE_COST, RECORD_COST, RUN_COST, Keep, Stream, size_of
 from gateway.log.unsealed import Unsealed
 from gateway.plugin import Remembered
 from gateway.record import Batch, Gap
@@ -298,7 +298,7 @@ class Log:
             )
             self._marks.setdefault(stream, []).append((mark, batch))
         pieces.append(batch)
-        taken = size + count * RECORD_COST + PIECE_COST
+        taken = size + count * RECORD_COST + RUN_COST + PIECE_COST
         home.append(batch, taken)
         self._memory += taken
         self._pending_bytes = pending

@@ -8,7 +8,8 @@ import msgspec
 from gateway.log.gaps import gap_at
 from gateway.record import Batch, Gap, concat
 
-PIECE_COST = 500  # bytes of a batch object and its columns, beside what they hold
+PIECE_COST = 400  # bytes of a batch object and its columns, beside what they hold
+RUN_COST = 72  # bytes of one commit number with its count
 RECORD_COST = 120  # bytes of a record's objects, beside its payload
 MERGE_BELOW = 512  # pieces of a tail are joined up to this many records
 
@@ -73,8 +74,9 @@ class Stream:
             and len(pieces[-2]) <= 2 * len(pieces[-1])
             and len(pieces[-2]) + len(pieces[-1]) <= MERGE_BELOW
         ):
-            pieces = [*pieces[:-2], concat(pieces[-2:])]
-            saved += PIECE_COST
+            whole = concat(pieces[-2:])
+            saved += size_of(pieces[-2]) + size_of(pieces[-1]) - size_of(whole)
+            pieces = [*pieces[:-2], whole]
         self.pieces = pieces
         self.bytes -= saved
         return saved
@@ -89,4 +91,4 @@ class Stream:
 
 def size_of(batch: Batch) -> int:
     """About how many bytes of memory a batch takes."""
-    return sum(map(len, batch.values)) + len(batch) * RECORD_COST + PIECE_COST
+    return sum(map(len, batch.values)) + len(batch) * RECORD_COST + len(batch.commits) * RUN_COST + PIECE_COST

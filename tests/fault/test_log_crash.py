@@ -185,6 +185,32 @@ def test_a_power_cut_at_any_moment_costs_nothing_that_was_acknowledged(tmp_path)
     assert cuts >= 300
 
 
+def test_what_only_the_page_cache_knew_is_on_the_device_before_anything_is_acknowledged(tmp_path):
+    """A sync fails, Linux marks the pages clean, the process is restarted and finds its record whole; then power goes."""
+    folder = tmp_path / "log"
+    disk = PowerCutDisk(folder)
+    log = open_log(folder, disk)
+    append(log, "s", [b"a"])
+    commit(log)
+    append(log, "s", [b"never acknowledged, but seen by the next process"])
+    made = log.gather()
+    disk.lying = True
+    with pytest.raises(LogError):
+        log.write(made)
+    disk.lying = False
+    log.close()
+    log = open_log(folder, disk)
+    assert len(values(log, "s")) == 2
+    append(log, "s", [b"c"])
+    commit(log)
+    log.close()
+    disk.image(len(disk.events), random.Random(1), tmp_path / "cut")
+    log = open_log(tmp_path / "cut")
+    assert log.recovery.damaged == 0
+    assert [len(value) for value in values(log, "s").values()] == [1, 48, 1]
+    log.close()
+
+
 @pytest.mark.parametrize("step", ["pwrite", "fdatasync"])
 @pytest.mark.parametrize(("code", "error"), [(errno.EIO, LogError), (errno.ENOSPC, LogFull)])
 def test_a_failed_write_is_repeated_with_the_same_bytes(tmp_path, step, code, error):

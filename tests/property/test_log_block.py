@@ -65,7 +65,10 @@ def test_broken_bytes_are_told_from_a_block_and_never_crash(batch, data):
 
 
 def test_turning_payloads_halves_telemetry():
-    values = [b'{"ts":%010d,"value":%06.2f,"seq":%05d}' % (1_700_000_000 + i, 20 + (i * 37 % 100) / 50, i) for i in range(4096)]
+    values = [
+        b'{"ts":%010d,"value":%06.2f,"seq":%05d}' % (1_700_000_000 + i, 20 + (i * 37 % 100) / 50, i)
+        for i in range(4096)
+    ]
     batch = Batch("s", 0, list(range(4096)), [f"sensor/{i % 50}" for i in range(4096)], values, ((1, 4096),))
     plain, turned = encode_block(batch, PLAIN), encode_block(batch, TURNED)
     assert len(turned) < 0.6 * len(plain)

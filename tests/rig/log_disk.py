@@ -121,14 +121,17 @@ class PowerCutDisk(Disk):
         self.folder = folder
         self.events: list[tuple[str, int, bytes]] = []
         self.stores: list[dict[str, bytes]] = []
+        self.lying = False  # a sync fails, and what it should have written is gone but for the page cache
 
     def pwrite(self, fd: int, data: bytes, offset: int) -> None:
         super().pwrite(fd, data, offset)
         self.events.append(("write", offset, data))
 
     def fdatasync(self, fd: int) -> None:
+        self.events.append(("lost" if self.lying else "sync", 0, b""))
+        if self.lying:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
         super().fdatasync(fd)
-        self.events.append(("sync", 0, b""))
 
     def stored(self) -> None:
         files = {name: self.folder / name for name in ("log.db", "log.db-wal")}
@@ -144,6 +147,8 @@ class PowerCutDisk(Disk):
             elif kind == "sync":
                 for offset, piece in unsynced:
                     _put(durable, offset, piece)
+                unsynced.clear()
+            elif kind == "lost":
                 unsynced.clear()
             else:
                 store = self.stores[number]
