@@ -1,0 +1,147 @@
+"""A status server on a real port over a daemon that is made up."""
+
+import asyncio
+import contextlib
+import http.client
+import json
+import socket
+import threading
+
+from gateway.clock import SystemClock
+from gateway.health import Board
+from gateway.metrics import Metrics
+from gateway.record import RETAINED, Gap, Record
+from gateway.status import NoStream, Status
+
+
+class FakeSource:
+    """A daemon with one stream of 2,500 records behind a gap, and one with large ones."""
+
+    def __init__(self):
+        self.is_ready, self.broken, self.hold = True, False, None
+        self.board = Board(SystemClock())
+        self.board.up("log")
+        self.board.up("driver:boiler")
+        self.readers = []
+        self.items = [Gap("boiler", 0, 99, "evicted")]
+        self.items += [Record(i, i * 1000, "k", b'{"v":%d}' % i, RETAINED if i == 100 else 0) for i in range(100, 2600)]
+        self.large = [Record(i, i, "k", b'"' + b"x" * 300_000 + b'"') for i in range(9)]
+        self.large.append(Record(9, 9, "k", b'"' + b"x" * 2_000_000 + b'"'))
+
+    def status(self):
+        if self.broken:
+            raise RuntimeError("secret detail")
+        sentence = "all 2 parts are up" if self.is_ready else "driver:boiler waits: no such port"
+        return {
+            "gateway": "g",
+            "version": "0.1.0",
+            "epoch": "e",
+            "uptime_s": 7200.0,
+            "ready": self.is_ready,
+            "sentence": sentence,
+            "components": self.board.rows(),
+            **self.streams(),
+            "readers": self.readers,
+            "log": {
+                "path": "/var/lib/tidegate",
+                "bytes": 1 << 20,
+                "limit_bytes": 2 << 30,
+                "device_bytes": 9,
+                "commits": 4,
+            },
+            "loss_window_records": 12,
+        }
+
+    def streams(self):
+        rows = [("boiler", self.items), ("large", self.large)]
+        return {
+            "streams": [
+                {
+                    "name": name,
+                    "first": items[-1].offset - 9,
+                    "next": items[-1].offset + 1,
+                    "bytes": 1536,
+                    "priority": "normal",
+                }
+                for name, items in rows
+            ]
+        }
+
+    async def records(self, stream, first, limit):
+        if self.hold is not None:
+            await self.hold.wait()
+        items = {"boiler": self.items, "large": self.large}.get(stream)
+        if items is None:
+            raise NoStream(stream)
+        found = [i for i in items if (i.last if isinstance(i, Gap) else i.offset) >= first][:limit]
+        after = (found[-1].last if isinstance(found[-1], Gap) else found[-1].offset) + 1 if found else first
+        return found, after
+
+    async def seek(self, stream, time):
+        if stream != "boiler":
+            raise NoStream(stream)
+        return time // 1000
+
+    def ready(self):
+        return self.is_ready, [] if self.is_ready else ["driver:boiler waits: no such port"]
+
+    def metrics(self):
+        metrics = Metrics()
+        metrics.add("commits_total", 3)
+        return metrics.exposition()
+
+
+class Server:
+    """The status server in a thread with a loop of its own."""
+
+    def __init__(self):
+        self.source = FakeSource()
+        self.status = Status("127.0.0.1:0", self.source)
+        self.status.bind()
+        self.port = self.status.port
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self):
+        asyncio.set_event_loop(self._loop)
+        self._task = self._loop.create_task(self.status.serve())
+        with contextlib.suppress(asyncio.CancelledError):
+            self._loop.run_until_complete(self._task)
+        self._loop.run_until_complete(self._loop.shutdown_default_executor())
+        self._loop.close()
+
+    def call(self, work):
+        self._loop.call_soon_threadsafe(work)
+
+    def stop(self):
+        self.call(self._task.cancel)
+        self._thread.join(20)
+        assert not self._thread.is_alive()
+
+    def get(self, path, method="GET", headers=None):
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        connection.request(method, path, headers=headers or {})
+        answer = connection.getresponse()
+        answer.text = answer.read()
+        connection.close()
+        return answer
+
+    def json(self, path, **headers):
+        answer = self.get(path, headers=headers)
+        return answer.status, json.loads(answer.text)
+
+    def talk(self, data, timeout=10):
+        """Raw bytes in, raw bytes out until the server closes."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout) as client:
+            with contextlib.suppress(ConnectionError):
+                client.sendall(data)
+            return self.drain(client)
+
+    @staticmethod
+    def drain(client):
+        out = b""
+        with contextlib.suppress(ConnectionError):
+            while part := client.recv(1 << 16):
+                out += part
+        return out
