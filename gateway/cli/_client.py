@@ -13,6 +13,8 @@ from urllib.parse import quote, urlencode
 
 import click
 
+from gateway.cli._config import config_option
+
 USUAL_CONFIG = "/etc/tidegate/tidegate.yaml"
 USUAL_ADDRESS = "127.0.0.1:8765"
 TIMEOUT_S = 10.0
@@ -21,12 +23,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def place_options(command: F) -> F:
-    """`--config` and `--url`, handed to the command as `config` and `url`."""
-    config = click.option(
-        "--config", "-c", envvar="TIDEGATE_CONFIG", default=USUAL_CONFIG, show_default=True,
-        help="The gateway's configuration; its status address is asked.",
-    )  # fmt: skip
-    return config(click.option("--url", help="The status address instead, like http://127.0.0.1:8765.")(command))
+    """`--config` and `--url`, handed to the command as `path` and `url`."""
+    return config_option(click.option("--url", help="Ask this address instead, like http://127.0.0.1:8765.")(command))
 
 
 class Client:
@@ -36,10 +34,10 @@ class Client:
         self._address, self._source = address, source
 
     @classmethod
-    def of(cls, config: str, url: str | None) -> "Client":
+    def of(cls, path: str, url: str | None) -> "Client":
         if url is not None:
             return cls(url.removeprefix("http://").rstrip("/"), "--url")
-        return cls(*_configured(config))
+        return cls(*_configured(path))
 
     def get(self, *path: str, **query: object) -> Any:
         """The JSON under /api/v1/."""
@@ -82,26 +80,25 @@ def _words(status: int, body: bytes) -> str:
         return f"the gateway answered {status}: {safe(body[:200].decode(errors='replace').strip())}"
 
 
-def _configured(config: str) -> tuple[str, str]:
+def _configured(path: str) -> tuple[str, str]:
     """The status address in a configuration, and where it was found. Other mistakes in the file do not matter here."""
     from gateway.config.marks import parse
 
-    path = Path(config)
     try:
-        data = path.read_bytes()
+        data = Path(path).read_bytes()
     except FileNotFoundError:
-        if config != USUAL_CONFIG:
-            raise click.UsageError(f"there is no file {config}") from None
+        if path != USUAL_CONFIG:
+            raise click.UsageError(f"there is no file {path}") from None
         return USUAL_ADDRESS, "the usual address"
     except OSError as error:
-        raise click.ClickException(f"{config}: {error.strerror}; say where the gateway is with --url") from error
-    tree, _ = parse(config, data, os.environ)
+        raise click.ClickException(f"{path}: {error.strerror}; say where the gateway is with --url") from error
+    tree, _ = parse(path, data, os.environ)
     whole = tree.plain() if tree is not None else None
     gateway = whole.get("gateway") if isinstance(whole, dict) else None
     address = gateway.get("status", USUAL_ADDRESS) if isinstance(gateway, dict) else USUAL_ADDRESS
     if not isinstance(address, str):
-        raise click.ClickException(f"{config} turns the status address off (gateway.status)")
-    return address, config
+        raise click.ClickException(f"{path} turns the status address off (gateway.status)")
+    return address, path
 
 
 # -- layout ------------------------------------------------------------------------------------------------------------

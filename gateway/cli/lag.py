@@ -9,9 +9,9 @@ from gateway.cli.status import lag_table
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="As the gateway says it, for programs.")
 @place_options
-def command(as_json: bool, config: str, url: str | None) -> None:
+def command(as_json: bool, path: str, url: str | None) -> None:
     """Show what each reader has not finished yet: records, and how long the oldest one waits."""
-    readers = Client.of(config, url).get("status")["readers"]
+    readers = Client.of(path, url).get("status")["readers"]
     if as_json:
         show_json(readers)
     else:

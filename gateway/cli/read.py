@@ -30,13 +30,14 @@ LOOK_S = 0.5  # between two looks for news
 @place_options
 def command(
     stream: str, start: str | None, limit: int | None, key: str | None, follow: bool, as_json: bool,
-    config: str, url: str | None,
+    path: str, url: str | None,
 ) -> None:  # fmt: skip
     """Show records of a stream: offset, time, key, value."""
-    client = Client.of(config, url)
-    query = (
-        _newest(client, stream) if start is None and follow else place("0" if start is None else start, time.time_ns())
-    )
+    client = Client.of(path, url)
+    if start is None and follow:
+        query = _newest(client, stream)
+    else:
+        query = place("0" if start is None else start, time.time_ns())
     left = limit if limit is not None else (None if follow else USUAL)
     try:
         for line in pages(client, stream, query, PAGE if key or left is None else min(left, PAGE), follow):

@@ -11,9 +11,9 @@ from gateway.cli._client import Client, duration, local_time, place_options, saf
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="As the gateway says it, for programs.")
 @place_options
-def command(as_json: bool, config: str, url: str | None) -> None:
+def command(as_json: bool, path: str, url: str | None) -> None:
     """Show how the running gateway is: its parts, streams and readers. Exit code 1 if it is not ready."""
-    status = Client.of(config, url).get("status")
+    status = Client.of(path, url).get("status")
     if as_json:
         show_json(status)
     else:
