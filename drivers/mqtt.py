@@ -41,6 +41,7 @@ from gateway.mqtt import (
     Window,
     connect,
     filter_problem,
+    refused,
     words,
 )
 from gateway.plugin import Inlet, Plugin
@@ -291,10 +292,10 @@ class MqttDriver:
         answer = subscribed.result()
         detail = ""
         for entry, code in zip(options.subscriptions(), answer.reason_codes, strict=False):
-            if code >= 0x80:
+            if refused(code):
                 why = words(code, answer.reason_str)
                 raise LinkLost(f"{options.address}: the broker refuses the subscription {entry.filter!r}: {why}")
-            if code < (entry.qos or 0):
+            if int(code) < (entry.qos or 0):
                 detail += f", {entry.filter!r} at QoS {int(code)} only"
         return detail
 

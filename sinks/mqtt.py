@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from mqtt5 import ConnAckPacket, DisconnectReasonCode, PubAckPacket, PubAckReasonCode, PublishPacket, QoS, SubAckPacket
 
 from gateway.errors import SinkUnavailable
-from gateway.mqtt import BrokerOptions, Link, LinkLost, Spoilt, connect, words
+from gateway.mqtt import BrokerOptions, Link, LinkLost, Spoilt, connect, refused, words
 from gateway.plugin import Outlet, Plugin
 from gateway.record import Delivery, Receipt, Rejected
 
@@ -35,11 +35,11 @@ LAST_ID = 65535
 RETRY_S, RETRY_MOST_S = 1.0, 60.0
 
 # Refusals that will be the same tomorrow. Everything else (quota, an overloaded broker) is worth coming back for.
-DEFINITE = {
+DEFINITE = (
     PubAckReasonCode.NOT_AUTHORIZED,
     PubAckReasonCode.TOPIC_NAME_INVALID,
     PubAckReasonCode.PAYLOAD_FORMAT_INVALID,
-}
+)
 
 
 class Options(BrokerOptions, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -167,7 +167,7 @@ class MqttSink:
     # -- gateway.mqtt.Owner --------------------------------------------------------------------------------------------
 
     def welcomed(self, link: Link, welcome: ConnAckPacket) -> None:
-        if welcome.max_qos < QoS.AT_LEAST_ONCE:
+        if welcome.max_qos == QoS.AT_MOST_ONCE:
             link.refuse("the broker does not take QoS 1", DisconnectReasonCode.QOS_NOT_SUPPORTED)
             return
         self._link = link
@@ -184,7 +184,7 @@ class MqttSink:
             if send is None or not isinstance(packet, PubAckPacket):
                 continue
             code = packet.reason_code
-            if code < 0x80:
+            if not refused(code):
                 send.settled(offset, None)
             elif code in DEFINITE and not send.delivery.content_type:
                 send.settled(offset, f"the broker refuses it: {words(code, packet.reason_str)}")

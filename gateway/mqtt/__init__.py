@@ -10,7 +10,7 @@ session   what was received, and whether it comes again
 
 from gateway.mqtt.filters import NOWHERE, Router, filter_problem, matches
 from gateway.mqtt.frames import Frames, Spoilt
-from gateway.mqtt.link import Link, LinkLost, Owner, connect, words
+from gateway.mqtt.link import Link, LinkLost, Owner, connect, refused, words
 from gateway.mqtt.options import BrokerOptions
 from gateway.mqtt.session import Session
 from gateway.mqtt.window import Window
@@ -29,5 +29,6 @@ __all__ = [
     "connect",
     "filter_problem",
     "matches",
+    "refused",
     "words",
 ]

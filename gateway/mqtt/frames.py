@@ -60,6 +60,7 @@ class Frames:
                     packet, size = read(view[at:end])
                     append(packet)
                     at += size
+                break
             except IndexError:
                 total = self._total(at, end)
                 if total <= self._limit:

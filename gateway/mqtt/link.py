@@ -71,6 +71,11 @@ def words(code: IntEnum, text: str | None = None) -> str:
     return f"{plain} ({text})" if text else plain
 
 
+def refused(code: IntEnum) -> bool:
+    """Whether a reason code is a failure. (The codec calls its codes IntEnum, but they do not compare as numbers.)"""
+    return int(code) >= 0x80
+
+
 async def connect(
     options: BrokerOptions,
     owner: Owner,
@@ -286,7 +291,7 @@ class Link(asyncio.BufferedProtocol):
         if self.welcome.done():
             self.refuse("the broker sent a second CONNACK", DisconnectReasonCode.PROTOCOL_ERROR)
             return
-        if packet.reason_code >= 0x80:
+        if refused(packet.reason_code):
             self._reason = f"the broker refuses us: {words(packet.reason_code, packet.reason_str)}"
             self.drop(self._reason)
             return

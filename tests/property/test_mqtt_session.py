@@ -1,0 +1,151 @@
+"""Redelivery against a model: what is recognised was received before, and with ids that go round everything is."""
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mqtt5 import PublishPacket, QoS
+
+from gateway.mqtt import Session
+from gateway.plugin import Remembered
+from gateway.record import fingerprint
+
+
+def message(packet_id, value, duplicate=False):
+    return PublishPacket("k", value, qos=QoS.AT_LEAST_ONCE, packet_id=packet_id, duplicate=duplicate)
+
+
+class Broker:
+    """Hands out ids, keeps what is not acknowledged, sends it again."""
+
+    def __init__(self, lowest, last=0):
+        self.lowest, self.last = lowest, last
+        self.flying = {}
+
+    def send(self, value):
+        self.last = self.last % 65535 + 1
+        packet_id = next(n for n in range(1, 65536) if n not in self.flying) if self.lowest else self.last
+        self.flying[packet_id] = value
+        return packet_id
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_nothing_new_is_ever_taken_for_a_repeat_and_round_ids_let_no_repeat_through(data):
+    capacity = data.draw(st.integers(1, 30))
+    lowest = data.draw(st.booleans())
+    broker = Broker(lowest, last=data.draw(st.sampled_from([0, 5, 65525])))
+    session = Session(capacity, ())
+    recorded, sent, serial = [], [], 0
+    committed = []  # what a restart would remember
+    for _ in range(data.draw(st.integers(1, 6))):
+        session.resumed(bool(sent))
+        held, fate = [], []
+        for packet_id, (value, number) in list(broker.flying.items()):
+            held.append((message(packet_id, value, True), number))
+        started = bool(held)
+        for _ in range(data.draw(st.integers(0, 60))):
+            while len(broker.flying) >= capacity:
+                _acknowledge(broker, fate, held, session, recorded, committed)
+                if len(broker.flying) >= capacity:
+                    break
+            if len(broker.flying) >= capacity:
+                break
+            value = data.draw(st.sampled_from([b"1", b"2"]))
+            serial += 1
+            packet_id = broker.send((value, serial))
+            sent.append(serial)
+            if data.draw(st.integers(0, 9)):
+                held.append((message(packet_id, value), serial))
+            else:
+                break  # the connection is dead: this one was sent and never arrives
+        if started or held:
+            _handle(session, held, recorded, committed)
+            held = []
+        for packet_id in list(broker.flying)[: data.draw(st.integers(0, capacity))]:
+            if broker.flying[packet_id][1] in recorded:
+                del broker.flying[packet_id]
+        if data.draw(st.integers(0, 3)) == 0:
+            memory = committed[-capacity:] if capacity else []
+            session = Session(capacity, [Remembered(i, fingerprint("k", v)) for i, v in memory])
+    arrived = set(recorded)
+    missing = [n for n in sent if n not in arrived and n not in {number for _, number in broker.flying.values()}]
+    assert not missing, "a message was taken for a repeat of another one"
+
+
+def _acknowledge(broker, fate, held, session, recorded, committed):
+    _handle(session, held, recorded, committed)
+    held.clear()
+    for packet_id in list(broker.flying):
+        if broker.flying[packet_id][1] in recorded:
+            del broker.flying[packet_id]
+            return
+
+
+def _handle(session, held, recorded, committed):
+    """What the driver does with reads that are no longer held back."""
+    messages = [one for one, _ in held]
+    if not messages:
+        return
+    session.decide(messages, waited=True)
+    for one, number in held:
+        if one.duplicate and session.is_repeat(one.packet_id, "k", one.payload):
+            assert number in recorded, "this message was never received before"
+            continue
+        recorded.append(number)
+        committed.append((one.packet_id, one.payload))
+    ids = [one.packet_id for one in messages]
+    session.observe(ids)
+    session.took(ids, ["k"] * len(ids), [one.payload for one in messages], 100)
+
+
+def test_with_ids_that_go_round_every_repeat_is_recognised_after_a_new_message_shows_it():
+    session = Session(2000, ())
+    session.resumed(False)
+    ids = list(range(1, 51))
+    session.observe(ids)
+    session.took(ids, ["k"] * 50, [b"%d" % n for n in ids], 1000)
+    session.resumed(True)
+    repeats = [message(n, b"%d" % n, True) for n in range(31, 51)]
+    assert not session.decide(repeats), "held until a new message shows how the broker counts"
+    assert session.decide([*repeats, message(51, b"new")])
+    assert all(session.is_repeat(one.packet_id, "k", one.payload) for one in repeats)
+    assert not session.is_repeat(40, "k", b"other bytes")
+    assert not session.is_repeat(52, "k", b"52")
+
+
+def test_a_broker_that_takes_the_lowest_free_id_gets_no_repeat_recognised():
+    session = Session(2000, ())
+    session.resumed(False)
+    session.observe([1, 2, 1, 2, 1])
+    session.took([1, 2, 1, 2, 1], ["k"] * 5, [b"same"] * 5, 100)
+    session.resumed(True)
+    assert session.decide([message(2, b"same", True), message(1, b"same")])
+    assert not session.is_repeat(2, "k", b"same")
+
+
+def test_ids_above_the_receive_maximum_in_a_row_show_it_at_once_and_survive_a_restart():
+    memory = [Remembered(n, fingerprint("k", b"%d" % n)) for n in range(2990, 3010)]
+    session = Session(100, memory)
+    session.resumed(True)
+    repeats = [message(n, b"%d" % n, True) for n in range(3000, 3010)]
+    assert session.decide(repeats)
+    assert all(session.is_repeat(one.packet_id, "k", one.payload) for one in repeats)
+
+
+def test_a_session_that_is_gone_means_that_its_ids_mean_nothing():
+    session = Session(100, [Remembered(n, fingerprint("k", b"x")) for n in range(200, 250)])
+    session.resumed(False)
+    assert not session.expecting
+    assert not session.is_repeat(240, "k", b"x")
+
+
+def test_large_payloads_are_remembered_as_fingerprints_in_bounded_memory():
+    session = Session(2000, ())
+    session.resumed(False)
+    for n in range(1, 101):
+        session.observe([n])
+        session.took([n], ["k"], [bytes([n]) * 200_000], 200_000)
+    assert session._size <= 1 << 20
+    session.resumed(True)
+    assert session.decide([message(90, bytes([90]) * 200_000, True), message(101, b"new")])
+    assert session.is_repeat(90, "k", bytes([90]) * 200_000)
+    assert session.is_repeat(3, "k", bytes([3]) * 200_000)
