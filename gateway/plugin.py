@@ -11,6 +11,7 @@ import importlib.metadata
 import importlib.util
 import pkgutil
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
@@ -204,6 +205,12 @@ def compiler() -> Compiler:
     return compile_pipeline
 
 
+def definition() -> type[msgspec.Struct]:
+    """What a pipeline's definition may say: for the reference and the schema, which are made from it."""
+    kind: type[msgspec.Struct] = importlib.import_module("pipelines.language").Definition
+    return kind
+
+
 class Plugin(Generic[P]):
     """The last line of a plugin's file: its options and how it is built from them."""
 
@@ -245,6 +252,7 @@ def load(family: str, name: str) -> Plugin[Any]:
             assert spec is not None
             assert spec.loader is not None
             module = importlib.util.module_from_spec(spec)
+            sys.modules[spec.name] = module  # as any import does: annotations and docstrings are found through it
             spec.loader.exec_module(module)
         elif points:
             module = importlib.import_module(next(iter(points)).value)

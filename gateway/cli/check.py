@@ -1,0 +1,37 @@
+"""`tidegate check`: say whether a configuration is right, and if not, every problem at its place."""
+
+import json
+import sys
+
+import click
+
+from gateway.cli import EXIT_CONFIG
+from gateway.cli._config import config_option
+
+
+@click.command()
+@config_option
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def command(path: str, as_json: bool) -> None:
+    """Check a configuration. Nothing else is touched.
+
+    Exits with 0 if it is right, else with 78 and one line per problem: file:line:column: path: what, and what to try.
+    """
+    from gateway.config import load
+    from gateway.errors import ConfigError
+
+    try:
+        config = load(path)
+    except ConfigError as error:
+        if as_json:
+            problems = [problem._asdict() for problem in error.problems]
+            click.echo(json.dumps({"ok": False, "problems": problems}, ensure_ascii=False))
+        else:
+            click.echo(str(error))
+        sys.exit(EXIT_CONFIG)
+    counts = {kind: len(getattr(config, kind)) for kind in ("drivers", "streams", "pipelines", "sinks")}
+    if as_json:
+        click.echo(json.dumps({"ok": True, **counts, "files": config.files}, ensure_ascii=False))
+    else:
+        told = [f"{n} {kind.removesuffix('s') if n == 1 else kind}" for kind, n in counts.items()]
+        click.echo(f"ok: {', '.join(told)}")

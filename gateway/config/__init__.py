@@ -1,0 +1,38 @@
+"""One file, checked as a whole: `load(path)` gives a Config, or every problem at its line and column.
+
+marks     YAML in which every value remembers its place
+convert   options from marked YAML, every mistake of every field
+model     what the file says, as types with limits and defaults
+load      files and includes, plugins, pipelines, streams, sinks: the steps from a path to a Config
+schema    the same as JSON Schema, for editors
+reference the same as text, for people
+"""
+
+from gateway.config.load import Plugins, load
+from gateway.config.model import (
+    BatchOptions,
+    Config,
+    DriverEntry,
+    GatewayOptions,
+    Keep,
+    LogSettings,
+    PipelineEntry,
+    SinkEntry,
+    Start,
+    StreamEntry,
+)
+
+__all__ = [
+    "BatchOptions",
+    "Config",
+    "DriverEntry",
+    "GatewayOptions",
+    "Keep",
+    "LogSettings",
+    "PipelineEntry",
+    "Plugins",
+    "SinkEntry",
+    "Start",
+    "StreamEntry",
+    "load",
+]

@@ -1,0 +1,104 @@
+"""docs/config.md: the words between the tables that are made from the options themselves."""
+
+import gateway.plugin
+from gateway.config.load import Plugins
+from gateway.config.model import DriverKeys, GatewayOptions, LogSettings, SinkKeys, StreamKeys
+from gateway.config.reference import Option, entry, options
+
+TOP = """\
+# The configuration
+
+One file, `/etc/tidegate/tidegate.yaml`, checked as a whole before anything starts:
+
+    tidegate check
+
+prints every problem of one run as `file:line:column: path: what is wrong, and what to try`, and exits with 78.
+`tidegate plugins NAME` shows on the spot what stands here. This page is made from the options' own types by
+`tidegate plugins --markdown`.
+
+```yaml
+# yaml-language-server: $schema=tidegate.schema.json
+gateway: {id: greenhouse-7}
+log: {size: 2GiB}
+drivers:
+  sensors: {driver: mqtt, url: "mqtt://localhost:1883", subscribe: ["site/+/temp"], stream: temps}
+sinks:
+  cloud: {sink: mqtt, url: "mqtts://broker.example:8883", topic: "gw/{gateway}/{stream}", streams: [temps]}
+```
+
+`tidegate schema config > tidegate.schema.json` makes the schema that the first line tells an editor with the YAML
+language server to complete and check by.
+
+## How it is written
+
+- YAML 1.2: only `true` and `false` are booleans. `on`, `off`, `yes`, `NO`, dates and `1:30` are text; `010` is ten.
+- Durations and sizes have units: `250ms`, `10s`, `5m`, `2h`, `7d`; `100KiB`, `512MiB`, `2GiB`, `500MB`.
+- An option is named as it is shown here. What is unknown or given twice is a mistake. `name:` with nothing behind it
+  says as much as no line.
+- Anchors, aliases, merge keys and tags are refused; so are files of more than 1 MiB or 32 levels. `include:` splits.
+- `${NAME}` is filled in from the environment, `${NAME:-default}` also where there is none; `$${` is `${` itself. It is
+  filled in after the YAML was read, so a value from outside is always a value. Inside `{ }` and `[ ]` it needs quotes:
+  `{id: "${HOSTNAME}"}`. `HOSTNAME` is always there.
+- A secret is never written inline. An option `x_file: PATH` names a file that holds it (a relative path is looked up
+  beside the configuration), `x_credential: NAME` instead a systemd credential (`LoadCredential=NAME:PATH`).
+- Names of entries are letters, digits, `-`, `_` and `.`. Streams that begin with `_` are the house's own: `_dead`.
+
+## `include:`
+
+A list of files or globs, relative to the file: `include: [pipelines/*.yaml]`. An included file may hold `drivers:`,
+`streams:`, `pipelines:` and `sinks:`; entries of one name in two files are a mistake. A glob may match nothing.
+"""
+DRIVERS = "A map from a name of yours to a source. `driver:` says which kind; the other options are that driver's."
+STREAMS = """\
+A stream is there as soon as a driver feeds it or a pipeline emits to it. It is listed to say something about it.
+Two drivers may feed one stream if their payloads are read alike.
+"""
+PIPELINES = """\
+A map from a name of yours to a pipeline: `from:` one or several streams, through `steps:`, `to:` others. Pipelines may
+read what others emit, but not in a circle. Each step is a map with one key, its kind.
+"""
+SINKS = """\
+A map from a name of yours to a destination. `sink:` says which kind; the other options are that sink's. Its position in
+each stream belongs to its name and survives every edit.
+"""
+
+
+def markdown(plugins: Plugins = gateway.plugin) -> str:
+    """docs/config.md."""
+    parts = [
+        *(TOP, "## `gateway:`", _table(GatewayOptions), "## `log:`", _table(LogSettings)),
+        *("## `drivers:`", DRIVERS, _table(DriverKeys), *_family("drivers", plugins)),
+        *("## `streams:`", STREAMS, _table(StreamKeys)),
+        *("## `pipelines:`", PIPELINES, *_family("steps", plugins)),
+        *("## `sinks:`", SINKS, _table(SinkKeys), *_family("sinks", plugins)),
+    ]
+    return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+def _family(family: str, plugins: Plugins) -> list[str]:
+    """A section for each plugin of a family."""
+    parts = []
+    for name in plugins.names(family):
+        one = entry(family, name, plugins)
+        parts += [f"### `{family[:-1]}: {name}`" if family != "steps" else f"### `{name}:`", one.summary]
+        parts += [_rows(one.options)] if one.options else []
+        parts += [f"```yaml\n{one.example}\n```"] if one.example else []
+    return parts
+
+
+def _table(kind: type) -> str:
+    return _rows(tuple(options(kind)))
+
+
+def _rows(rows: tuple[Option, ...]) -> str:
+    lines = ["| option | type | default | |", "|---|---|---|---|"]
+    for row in rows:
+        kind = ", ".join(fact for fact in (row.kind, row.limits) if fact)
+        shown = "**required**" if row.default is None else f"`{row.default}`" if row.default else ""
+        name = row.name if row.name.startswith("(") else f"`{row.name}`"
+        lines.append(f"| {name} | {_cell(kind)} | {_cell(shown)} | {_cell(row.text)} |")
+    return "\n".join(lines)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")

@@ -1,0 +1,451 @@
+"""From a file to a Config, or to every problem of every file in one run.
+
+The steps, each of which reports what it finds and lets the next ones go on with the rest: read the files and what they
+include; convert the entries; agree on how each stream is decoded; compile the pipelines; put them in order; connect the
+sinks. What a broken entry was meant to feed counts as there, so that one mistake is reported once.
+"""
+
+import glob
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+import msgspec
+from msgspec import inspect
+
+import gateway.plugin
+from gateway import decode
+from gateway.config.convert import BROKEN, Reader, Steps, unreadable
+from gateway.config.marks import MAX_BYTES, Node, parse
+from gateway.config.model import (
+    NAME,
+    SAY_NAME,
+    Config,
+    DriverEntry,
+    DriverKeys,
+    GatewayOptions,
+    LogSettings,
+    PipelineEntry,
+    SinkEntry,
+    SinkKeys,
+    StreamEntry,
+    StreamKeys,
+)
+from gateway.errors import ConfigError, Problem
+from gateway.plugin import Compiler, MissingExtra, Plugin, Program, UnknownPlugin
+from gateway.record import DEAD_LETTERS
+
+SECTIONS = ("drivers", "streams", "pipelines", "sinks")  # maps of entries by name, in any file
+TOP = ("gateway", "log", *SECTIONS, "include")
+HOUSE_STREAMS = (DEAD_LETTERS,)
+MAX_STREAMS = 1000
+DECODER_SPELLINGS = {"key=value": "keyvalue"}
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+
+class Plugins(Protocol):
+    """Where plugins come from. The module gateway.plugin is one."""
+
+    def names(self, family: str) -> list[str]: ...
+
+    def load(self, family: str, name: str) -> Plugin[Any]: ...
+
+    def compiler(self) -> Compiler: ...
+
+    def definition(self) -> type[msgspec.Struct]: ...
+
+
+def load(path: str | Path, *, environ: Mapping[str, str] = os.environ, plugins: Plugins = gateway.plugin) -> Config:
+    """Read and check a configuration. Raises ConfigError with every problem of all its files, in their order."""
+    # A service is not told HOSTNAME, but one file for many gateways needs it.
+    loader = _Loader(str(path), {"HOSTNAME": os.uname().nodename, **environ}, plugins)
+    config = loader.load()
+    if config is None:
+        rank = {file: i for i, file in enumerate(loader.files)}
+        raise ConfigError(sorted(loader.problems, key=lambda p: (rank.get(p.file, 0), p.line, p.column)))
+    return config
+
+
+class Wires(NamedTuple):
+    """What a pipeline reads and writes, as far as its definition can be understood."""
+
+    node: Node
+    inputs: Sequence[str]
+    outputs: Sequence[str]
+    program: Program | None
+
+
+class _Loader:
+    def __init__(self, path: str, environ: Mapping[str, str], plugins: Plugins) -> None:
+        self._path, self._environ, self._plugins = path, environ, plugins
+        self.problems: list[Problem] = []
+        self.files: list[str] = []
+        self._read = Reader(environ, self.problems)
+        self._top: dict[str, Node] = {}  # gateway, log
+        self._entries: dict[str, dict[str, Node]] = {section: {} for section in SECTIONS}
+        self._missing_parts = False  # a file could not be read: what is not found may be in it
+        self._fed: dict[str, None] = {}  # every stream that is declared, fed or emitted to
+        self._perhaps: set[str] = set()  # streams that broken entries were meant to feed
+
+    def load(self) -> Config | None:
+        """The configuration, or None where there are problems."""
+        root = self._read_file(self._path)
+        if root is None:
+            return None
+        self._take_file(root, main=True)
+        for node in self._included(root):
+            self._take_file(node, main=False)
+        own = self._gateway(root)
+        log = self._log()
+        declared = self._streams()
+        drivers = self._drivers()
+        decoders = self._decoders(drivers, declared)
+        wires = self._pipelines(decoders)
+        order = self._order(wires)
+        sinks = self._sinks()
+        if len(self._fed) > MAX_STREAMS:
+            self._read.problem(root.head, ("streams",), f"there are {len(self._fed)}; at most {MAX_STREAMS}, use fewer")
+        if self.problems:
+            return None
+        programs = {name: wires[name].program for name in order}
+        return Config(
+            gateway=own,
+            log=log,
+            drivers=drivers,
+            streams={name: _stream(name, declared.get(name), decoders) for name in self._fed},
+            pipelines={
+                name: PipelineEntry(name=name, definition=wires[name].node.plain(), program=program)
+                for name, program in programs.items()
+                if program is not None
+            },
+            sinks=sinks,
+            files=tuple(self.files),
+        )
+
+    # -- files ---------------------------------------------------------------------------------------------------------
+
+    def _read_file(self, file: str) -> Node | None:
+        """The tree of a file; None where there is none to go on with."""
+        self.files.append(file)
+        try:
+            with open(file, "rb") as opened:
+                data = opened.read(MAX_BYTES + 1)
+        except (OSError, ValueError) as error:
+            self.problems.append(Problem(file, 1, 1, "file", unreadable(file, error)))
+            self._missing_parts = True
+            return None
+        root, problems = parse(file, data, self._environ)
+        self.problems += problems
+        if root is None:
+            self._missing_parts = True
+        elif root.value is None:
+            root.value = {}  # an empty file is an empty map
+        elif not isinstance(root.value, dict) and not root.broken:
+            self._read.problem(root.place, (), f"expected a map with {', '.join(TOP)}; write `name: …` lines")
+            return None
+        return root if root is not None and isinstance(root.value, dict) else None
+
+    def _take_file(self, root: Node, *, main: bool) -> None:
+        """Sort what a file says into its sections."""
+        for name, node in root.value.items():
+            if name in SECTIONS:
+                if node.value is not None and self._read.is_map(node, (name,)):
+                    self._take_section(name, node)
+                self._missing_parts |= node.broken
+            elif name not in TOP:
+                hint = self._read.suggest(name, TOP)
+                self._read.problem(node.head, (name,), f"unknown; {hint}")
+            elif not main:
+                self._read.problem(node.head, (name,), f"only {self._path} may say this; move it there")
+            elif name != "include":
+                self._top[name] = node
+
+    def _take_section(self, section: str, node: Node) -> None:
+        entries = self._entries[section]
+        for name, entry in node.value.items():
+            first = entries.setdefault(name, entry)
+            if first is not entry:
+                place = "{}:{}:{}".format(*first.head)
+                message = f"there is one of this name already, at {place}; rename or remove one of them"
+                self._read.problem(entry.head, (section, name), message)
+            elif not _is_name(name) and not (section == "streams" and name in HOUSE_STREAMS):
+                self._read.problem(entry.head, (section, name), f"{name!r} is no name; write {SAY_NAME}")
+
+    def _included(self, root: Node) -> Iterator[Node]:
+        """The trees of the files that `include:` names, each once."""
+        include = root.value.get("include")
+        if include is None or include.value is None:
+            return
+        patterns = self._read.read(include, inspect.type_info(list[str]), ("include",))
+        if patterns is BROKEN:
+            self._missing_parts = True
+            return
+        folder = os.path.dirname(self._path)
+        seen = {os.path.realpath(self._path)}
+        for i, pattern in enumerate(patterns):
+            node = include.value[i]
+            found = sorted(glob.glob(pattern, root_dir=folder or None, recursive=True))
+            if not found and not glob.has_magic(pattern):
+                message = f"there is no file {os.path.join(folder, pattern)}; create it, or remove this line"
+                self._read.problem(node.place, ("include", i), message)
+                self._missing_parts = True
+            for name in found:
+                file = os.path.join(folder, name)
+                if os.path.realpath(file) in seen or (glob.has_magic(pattern) and not os.path.isfile(file)):
+                    continue
+                seen.add(os.path.realpath(file))
+                tree = self._read_file(file)
+                if tree is not None:
+                    yield tree
+
+    # -- entries -------------------------------------------------------------------------------------------------------
+
+    def _gateway(self, root: Node) -> Any:
+        node = self._top.get("gateway")
+        if node is None or (node.value is None and not node.broken):
+            self._read.problem((node or root).head, ("gateway",), "missing; add `gateway: {id: NAME}`")
+            return BROKEN
+        return self._read.struct(node, ("gateway",), GatewayOptions)
+
+    def _log(self) -> Any:
+        node = self._top.get("log")
+        if node is None or (node.value is None and not node.broken):
+            return LogSettings()
+        return self._read.struct(node, ("log",), LogSettings)
+
+    def _streams(self) -> dict[str, StreamKeys]:
+        declared = {}
+        for name, node in self._entries["streams"].items():
+            self._fed[name] = None
+            path: Steps = ("streams", name)
+            empty = node.value is None and not node.broken
+            keys = StreamKeys() if empty else self._read.struct(node, path, StreamKeys)
+            if keys is not BROKEN:
+                said = self._decoder(node, path, keys.decode)
+                declared[name] = msgspec.structs.replace(keys, decode=said)
+        return declared
+
+    def _drivers(self) -> dict[str, DriverEntry]:
+        drivers = {}
+        for name, node in self._entries["drivers"].items():
+            path: Steps = ("drivers", name)
+            keys, options, complete = self._entry(node, path, "drivers", DriverKeys)
+            if options is BROKEN:
+                self._perhaps.update(_texts_under(node, ("stream", "streams")))
+                continue
+            streams = tuple(dict.fromkeys(options.streams()))
+            for stream in streams:
+                if self._is_stream(node, path, stream):
+                    self._fed[stream] = None
+            if complete:
+                said = self._decoder(node, path, keys["decode"]) if "decode" in keys else None
+                drivers[name] = DriverEntry(
+                    name=name, driver=keys["driver"], decode=said, options=options, streams=streams
+                )
+        return drivers
+
+    def _entry(self, node: Node, path: Steps, family: str, house: type) -> tuple[dict[str, Any], Any, bool]:
+        """What the house wants to know of an entry, its plugin's options (or BROKEN), and whether all of it is right.
+
+        There may be options although something was wrong: a wrong option is then read as its default.
+        """
+        if node.broken or not self._read.is_map(node, path):
+            return {}, BROKEN, False
+        info: Any = inspect.type_info(house)
+        keys, complete = self._read.fields(node, path, info.fields)
+        kind = family[:-1]
+        if kind not in keys:
+            return keys, BROKEN, False
+        plugin = self._plugin(family, keys[kind], node.value[kind], (*path, kind))
+        if plugin is None:
+            return keys, BROKEN, False
+        theirs: Any = inspect.type_info(plugin.options)
+        names = {field.encode_name for field in info.fields}
+        own = [field for field in theirs.fields if field.encode_name not in names]
+        strange = self._read.unknown(node, path, own, names)
+        values, right = self._read.fields(node, path, own)
+        options = BROKEN
+        if all(field.name in values for field in own if field.required):
+            options = self._read.build(node, path, plugin.options, values, right and not strange)
+        return keys, options, complete and right and not strange and options is not BROKEN
+
+    def _plugin(self, family: str, name: str, node: Node, path: Steps) -> Plugin[Any] | None:
+        try:
+            return self._plugins.load(family, name)
+        except UnknownPlugin as error:
+            hint = self._read.suggest(name, error.known)
+            self._read.problem(node.place, path, f"no {family[:-1]} is called {name!r}; {hint}")
+        except MissingExtra as error:
+            self._read.problem(node.place, path, str(error))
+        except Exception as error:
+            message = f"the {family[:-1]} {name!r} cannot be loaded: {type(error).__name__}: {error}; correct its file"
+            self._read.problem(node.place, path, message)
+        return None
+
+    def _decoder(self, node: Node, path: Steps, said: str | None) -> str | None:
+        """The decoder that `decode:` names, in its own spelling."""
+        if said is None:
+            return None
+        name = DECODER_SPELLINGS.get(said, said)
+        if name in decode.names():
+            return name
+        hint = self._read.suggest(said, decode.names())
+        self._read.problem(node.value["decode"].place, (*path, "decode"), f"no decoder is called {said!r}; {hint}")
+        return None
+
+    def _is_stream(self, node: Node, path: Steps, stream: str) -> bool:
+        """Whether records may be put into a stream of this name; if not, that is reported."""
+        if _is_name(stream):
+            return True
+        spot = next((one for one in node.walk() if one.value == stream), node)
+        own = "is the house's own" if stream in HOUSE_STREAMS else "is no name of a stream"
+        self._read.problem(spot.place, path, f"{stream!r} {own}; write {SAY_NAME}")
+        return False
+
+    # -- streams -------------------------------------------------------------------------------------------------------
+
+    def _decoders(self, drivers: Mapping[str, DriverEntry], declared: Mapping[str, StreamKeys]) -> dict[str, str]:
+        """How each stream is decoded: its own word and that of all who feed it must agree."""
+        said: dict[str, tuple[str, str]] = {}  # stream -> decoder, who said so
+        for name, keys in declared.items():
+            if keys.decode is not None:
+                said[name] = (keys.decode, f"streams.{name}")
+        for driver in drivers.values():
+            for stream in driver.streams:
+                if driver.decode is None and stream in declared and declared[stream].decode is not None:
+                    continue
+                mine = driver.decode or "json"
+                theirs, who = said.setdefault(stream, (mine, f"drivers.{driver.name}"))
+                if theirs != mine:
+                    node = self._entries["drivers"][driver.name]
+                    place = node.value["decode"].place if "decode" in node.value else node.head
+                    message = f"{stream} is {mine} here and {theirs} by {who}; use two streams, or one decoder"
+                    self._read.problem(place, ("drivers", driver.name, "decode"), message)
+        return {stream: decoder for stream, (decoder, _) in said.items()}
+
+    def _known(self, node: Node, path: Steps, stream: str) -> None:
+        """Report a stream that nothing feeds."""
+        if stream in self._fed or stream in HOUSE_STREAMS or stream in self._perhaps or self._missing_parts:
+            return
+        hint = self._read.suggest(stream, self._fed)
+        self._read.problem(node.place, path, f"there is no stream {stream!r}; {hint}")
+
+    # -- pipelines -----------------------------------------------------------------------------------------------------
+
+    def _pipelines(self, decoders: Mapping[str, str]) -> dict[str, Wires]:
+        """Compile every pipeline, then see that what they read is there."""
+        wires = {}
+        entries = self._entries["pipelines"]
+        compile_pipeline = self._plugins.compiler() if entries else None
+        for name, node in entries.items():
+            path: Steps = ("pipelines", name)
+            if compile_pipeline is None or node.broken or not self._read.is_map(node, path):
+                continue
+            written = _texts(node.value.get("from")), _texts(node.value.get("to"))
+            result: Any = None
+            if not any(inner.broken for inner in node.walk()):
+                result = compile_pipeline(name, node.plain(), decoders)
+            if isinstance(result, list):
+                for mistake in result:
+                    spot = node.find(mistake.path)
+                    self._read.problem(spot.at(mistake.offset), (*path, *mistake.path), str(mistake))
+                result = None
+            if result is None:
+                self._perhaps.update((*written[1], f"{name}.late"))
+                self._perhaps.update(_texts_under(node, ("to",)))
+                wires[name] = Wires(node, *written, None)
+            else:
+                wires[name] = Wires(node, result.inputs, result.outputs, result)
+                self._fed.update(
+                    (stream, None)
+                    for stream in result.outputs
+                    if stream in HOUSE_STREAMS or self._is_stream(node, path, stream)
+                )
+        self._fed.update((stream, None) for stream in HOUSE_STREAMS)
+        for name, wire in wires.items():
+            for stream in wire.inputs:
+                steps: Steps = ("from",)
+                at = wire.node.find(steps)
+                if isinstance(at.value, list):
+                    steps = ("from", _texts(at).index(stream))
+                self._known(wire.node.find(steps), ("pipelines", name, *steps), stream)
+        return wires
+
+    def _order(self, wires: Mapping[str, Wires]) -> list[str]:
+        """The pipelines, each after all it reads from, otherwise as written. Cycles are reported."""
+        writers: dict[str, list[str]] = {}
+        for name, wire in wires.items():
+            for stream in wire.outputs:
+                writers.setdefault(stream, []).append(name)
+        before: dict[str, set[str]] = {}
+        for name, wire in wires.items():
+            # What a pipeline feeds itself is for its compiler to refuse, and so is reading its own dead letters.
+            before[name] = {w for s in wire.inputs if s not in HOUSE_STREAMS for w in writers.get(s, ()) if w != name}
+        ordered: dict[str, None] = {}
+        while len(ordered) < len(wires):
+            waiting = [name for name in wires if name not in ordered]
+            ready = next((name for name in waiting if before[name] <= ordered.keys()), None)
+            ordered.update(dict.fromkeys([ready] if ready is not None else self._cycle(waiting, before, wires)))
+        return list(ordered)
+
+    def _cycle(self, waiting: Sequence[str], before: Mapping[str, set[str]], wires: Mapping[str, Wires]) -> list[str]:
+        """Report one cycle among pipelines that all wait for one another; its members."""
+        trail = [waiting[0]]
+        while True:
+            following = next(name for name in waiting if name in before[trail[-1]])
+            if following in trail:
+                break
+            trail.append(following)
+        members = trail[trail.index(following) :][::-1]  # in the direction in which records flow
+        turn = min(range(len(members)), key=lambda i: waiting.index(members[i]))
+        members = members[turn:] + members[:turn]
+        drawn = " -> ".join([*members, members[0]])
+        place = wires[members[0]].node.find(("from",)).head
+        message = f"pipelines feed each other: {drawn}; let one of them read something else"
+        self._read.problem(place, ("pipelines", members[0], "from"), message)
+        return members
+
+    # -- sinks ---------------------------------------------------------------------------------------------------------
+
+    def _sinks(self) -> dict[str, SinkEntry]:
+        sinks = {}
+        for name, node in self._entries["sinks"].items():
+            path: Steps = ("sinks", name)
+            keys, options, complete = self._entry(node, path, "sinks", SinkKeys)
+            seen: set[str] = set()
+            for i, stream in enumerate(keys.get("streams", ())):
+                item = node.value["streams"].value[i]
+                if stream in seen:
+                    self._read.problem(item.place, (*path, "streams", i), f"{stream!r} is listed twice; remove one")
+                else:
+                    self._known(item, (*path, "streams", i), stream)
+                seen.add(stream)
+            if complete:
+                sinks[name] = SinkEntry(name=name, options=options, **keys)
+        return sinks
+
+
+def _stream(name: str, said: StreamKeys | None, decoders: Mapping[str, str]) -> StreamEntry:
+    said = said or StreamKeys()
+    return StreamEntry(name=name, keep=said.keep, priority=said.priority, decode=decoders.get(name, "json"))
+
+
+def _is_name(text: str) -> bool:
+    return re.fullmatch(NAME, text) is not None
+
+
+def _texts(node: Node | None) -> tuple[str, ...]:
+    """The text, or the list of texts, that a node is."""
+    nodes = [] if node is None else node.value if isinstance(node.value, list) else [node]
+    return tuple(one.value for one in nodes if isinstance(one.value, str))
+
+
+def _texts_under(node: Node, names: Iterable[str]) -> Iterator[str]:
+    """Every text that stands, at any depth, under one of these keys."""
+    for inner in node.walk():
+        if isinstance(inner.value, dict):
+            for name in names:
+                yield from _texts(inner.value.get(name))

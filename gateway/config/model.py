@@ -1,0 +1,215 @@
+"""The configuration as the daemon sees it: plain, frozen, complete. Every limit and default of the file is here.
+
+`…Keys` are what the house wants to know of an entry; what else an entry says belongs to its plugin's own `Options`.
+A range of a duration or size is given as `Meta(extra={"ge": …, "le": …})`: msgspec knows ranges of numbers only.
+`extra={"say": …}` completes the sentence "…; write …" where a text does not match its pattern. The docstrings say what
+each option is for; `tidegate plugins`, the JSON Schema and docs/config.md show them.
+"""
+
+import re
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from gateway.plugin import Program
+from gateway.quantity import Duration, Size
+
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
+SAY_NAME = "letters, digits, '-', '_' and '.', beginning with a letter or digit, at most 64"
+
+ADDRESS = r"^(\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):[0-9]{1,5}$"
+
+Format = Literal[
+    "ndjson", "ndjson+zstd", "ndjson+gzip",
+    "json", "json+zstd", "json+gzip",
+    "msgpack", "msgpack+zstd", "msgpack+gzip",
+    "block", "block+zstd", "block+gzip",
+    "raw",
+]  # fmt: skip
+
+
+def _between(low: str, high: str) -> Meta:
+    kind = Size if low.endswith("B") else Duration
+    return Meta(extra={"ge": kind.parse(low), "le": kind.parse(high)})
+
+
+def _from(low: str) -> Meta:
+    kind = Size if low.endswith("B") else Duration
+    return Meta(extra={"ge": kind.parse(low)})
+
+
+class Start(str):
+    """Where a reader without a position begins: `earliest`, `latest`, a time with its zone, or how long ago (`7d`)."""
+
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, text: str) -> "Start":
+        """Check a start. Raises ValueError with what to write instead."""
+        if text not in ("earliest", "latest"):
+            try:
+                _moment(text, 0)
+            except ValueError:
+                time = "2026-05-01T00:00:00Z"
+                raise ValueError(f"{text!r} is no start; write earliest, latest, a time as {time}, or 7d") from None
+        return cls(text)
+
+    def resolve(self, now: int) -> str | int:
+        """`earliest`, `latest`, or ns since 1970, when it is `now` (ns)."""
+        return str(self) if self in ("earliest", "latest") else _moment(self, now)
+
+
+def _moment(text: str, now: int) -> int:
+    if not re.match(r"\d{4}-", text):
+        return now - Duration.parse(text).ns
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError(text)
+    return round(moment.timestamp() * 1_000_000) * 1000
+
+
+class GatewayOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Who this gateway is, and where it shows its status.
+
+    id: the name of this gateway wherever its records arrive.
+    status: host and port of the status page, the metrics and the API; `null` for none.
+    """
+
+    id: Annotated[str, Meta(pattern=NAME, extra={"say": SAY_NAME})]
+    status: (
+        Annotated[str, Meta(pattern=r"^(\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):[0-9]{1,5}$", extra={"say": "host:port"})]
+        | None
+    ) = "127.0.0.1:8765"
+
+
+class LogSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where the log lives, how large it gets, and how often it breathes.
+
+    path: the folder of the log.
+    size: what the log may take on the disk; when it is full, the oldest records go first.
+    turn: how often inputs are read when nothing presses.
+    commit: the most that a power cut can take from a source that cannot send again.
+    memory: what the newest records of all streams may take in memory.
+    journal: the preallocated file that holds the newest commits.
+    """
+
+    path: Annotated[str, Meta(min_length=1)] = "/var/lib/tidegate"
+    size: Annotated[Size, _from("16MiB")] = Size(2 << 30)
+    turn: Annotated[Duration, _between("20ms", "10s")] = Duration(0.25)
+    commit: Annotated[Duration, _between("20ms", "60s")] = Duration(1.0)
+    memory: Annotated[Size, _between("1MiB", "1GiB")] = Size(16 << 20)
+    journal: Annotated[Size, _between("1MiB", "256MiB")] = Size(8 << 20)
+
+
+class DriverKeys(msgspec.Struct, frozen=True, kw_only=True):
+    """What every driver takes beside its own options.
+
+    driver: which driver reads this source.
+    decode: how its payloads are read; what the stream says unless given.
+    """
+
+    driver: str
+    decode: str | None = None
+
+
+class DriverEntry(DriverKeys, frozen=True, kw_only=True):
+    """One source, its plugin's options built."""
+
+    name: str
+    options: Any
+    streams: tuple[str, ...]  # every stream it may feed
+
+
+class Keep(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How much of a stream is kept; without limits, as much as the log has room for.
+
+    size: at most this many bytes.
+    age: at most this long.
+    """
+
+    size: Annotated[Size, _from("64KiB")] | None = None
+    age: Annotated[Duration, _from("1s")] | None = None
+
+
+class StreamKeys(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What can be said of a stream. One of which there is nothing to say need not be listed.
+
+    keep: how much of it is kept.
+    priority: urgent streams are committed at once and delivered first.
+    decode: how its payloads are read; what its driver says unless given, else json.
+    """
+
+    keep: Keep = Keep()
+    priority: Literal["normal", "urgent"] = "normal"
+    decode: str | None = None
+
+
+class StreamEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """One stream: declared, fed by a driver, emitted to by a pipeline, or the house's own."""
+
+    name: str
+    keep: Keep = Keep()
+    priority: Literal["normal", "urgent"] = "normal"
+    decode: str = "json"
+
+
+class PipelineEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """One pipeline, compiled."""
+
+    name: str
+    definition: Mapping[str, Any]
+    program: Program
+
+
+class BatchOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What ends a batch, whichever comes first.
+
+    records: at most this many records.
+    bytes: at most this many bytes of payload.
+    age: no record waits longer than this.
+    """
+
+    records: Annotated[int, Meta(ge=1, le=100_000)] = 500
+    bytes: Annotated[Size, _between("1KiB", "16MiB")] = Size(100 << 10)
+    age: Annotated[Duration, _between("10ms", "7d")] = Duration(10.0)
+
+
+class SinkKeys(msgspec.Struct, frozen=True, kw_only=True):
+    """What every sink takes beside its own options.
+
+    sink: which sink delivers.
+    streams: what it delivers; urgent streams go first.
+    batch: what ends a batch.
+    format: how a batch is written; `raw` is one message per record.
+    in_flight: how many batches may be under way at a time.
+    start: where it begins when it is new: `earliest`, `latest`, a time as `2026-05-01T00:00:00Z`, or `7d` ago.
+    """
+
+    sink: str
+    streams: Annotated[tuple[str, ...], Meta(min_length=1)]
+    batch: BatchOptions = BatchOptions()
+    format: Format = "ndjson"
+    in_flight: Annotated[int, Meta(ge=1, le=64)] = 4
+    start: Start = Start("earliest")
+
+
+class SinkEntry(SinkKeys, frozen=True, kw_only=True):
+    """One destination, its plugin's options built."""
+
+    name: str
+    options: Any
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True):
+    """A whole configuration, checked."""
+
+    gateway: GatewayOptions
+    log: LogSettings
+    drivers: dict[str, DriverEntry]
+    streams: dict[str, StreamEntry]  # every stream there is
+    pipelines: dict[str, PipelineEntry]  # a pipeline comes after all those it reads from
+    sinks: dict[str, SinkEntry]
+    files: tuple[str, ...]  # what it was read from
