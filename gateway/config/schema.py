@@ -177,9 +177,8 @@ class _Maker:
         if isinstance(kind, (inspect.LiteralType, inspect.EnumType)):
             return {"anyOf": [{"enum": choices(kind)}, _reference()]}
         if isinstance(kind, inspect.StrType):
-            return _given(
-                type="string", minLength=kind.min_length, maxLength=kind.max_length, pattern=_or(kind.pattern)
-            )
+            text = _given(type="string", minLength=kind.min_length, maxLength=kind.max_length)
+            return {**text, "pattern": f"{kind.pattern}|{REFERENCE}"} if kind.pattern else text
         if isinstance(kind, (inspect.IntType, inspect.FloatType)):
             number = _given(
                 type="integer" if isinstance(kind, inspect.IntType) else "number",
