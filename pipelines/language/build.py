@@ -368,6 +368,7 @@ def _first(code: Code, schema: Mapping[Path, fields.Declared], clock: Clockwork)
         record += [
             ("if at >= wake:", "time"),
             ("    bound, wake = progress.silence(source, at, top, seen, out)", "time"),
+            ("    seen = None", "time"),  # told; it must not be told again as news
             *((f"    {cache}", "time") for cache in stage.caches),
         ]
     if used:
