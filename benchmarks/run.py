@@ -416,7 +416,7 @@ def section_streams(quick: bool) -> None:
         ready = again.wait_ready()
         kept = sum(stream["next"] for stream in again.status_json()["streams"])
         again.stop()
-        blocks = sorted(stream["blocks"] for stream in streams if stream["stream"] != "_dead")
+        blocks = sorted(stream["blocks"] for stream in streams if stream["name"] != "_dead")
     print(f"\n100 streams, 3 of them fast, 1,000/s for {seconds} s ({'loop device, ext4' if device.exact else 'no loop device: not measured'})")
     print(f"  on the device              {written / count:6.1f} bytes per reading ({written / 1e6:.1f} MB)")
     print(f"  blocks per stream          min {blocks[0]}, median {blocks[len(blocks) // 2]}, max {blocks[-1]}")

@@ -1,4 +1,4 @@
-"""The daemon: builds every part from a configuration, runs them in one group of named tasks, and stops them in order."""
+"""The daemon: builds every part from a configuration, runs them in one group of named tasks, stops them in order."""
 
 import asyncio
 import logging
@@ -9,18 +9,18 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from gateway import __version__
 from gateway.clock import Clock, SystemClock
 from gateway.config import Config
-from gateway.forwarder import Forwarder
 from gateway.formats import Format
+from gateway.forwarder import Forwarder
 from gateway.health import Board
 from gateway.intake import Inlet, Intake
-from gateway.log import Files, Keep, Log, LogOptions, SystemFiles
+from gateway.log import Files, Keep, Log, LogOptions
 from gateway.metrics import Metrics
 from gateway.notify import Notifier
 from gateway.plugin import Outlet, Sink, load
-from gateway.record import Batch, Gap, Record
+from gateway.record import Batch, Gap
+from gateway.report import Report
 from gateway.retry import Backoff, keep_running
 from gateway.shaper import Shaper
 from gateway.status import Status
@@ -35,21 +35,21 @@ class Daemon:
     """One gateway. `run` returns after an ordered stop."""
 
     def __init__(self, config: Config, clock: Clock | None = None, files: Files | None = None) -> None:
-        self._config = config
-        self._clock = clock or SystemClock()
-        self._metrics = Metrics()
-        self._board = Board(self._clock)
+        self.config = config
+        self.clock = clock or SystemClock()
+        self.metrics = Metrics()
+        self.board = Board(self.clock)
         self._notify = Notifier()
         settings = config.log
         self.log = Log(
             LogOptions(path=settings.path, size=settings.size, journal=settings.journal, memory=settings.memory),
-            self._clock,
+            self.clock,
         )
         self._urgent = frozenset(s.name for s in config.streams.values() if s.priority == "urgent")
         self._log_thread = ThreadPoolExecutor(1, "log")  # the one that writes
         self._readers = ThreadPoolExecutor(1, "log-read")
         self._stop = asyncio.Event()
-        self._ready = False
+        self.ready = False
         self._started = time.monotonic()
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
@@ -60,7 +60,7 @@ class Daemon:
         loop = asyncio.get_running_loop()
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signum, self.stop)
-        status = Status(self._config.gateway.status, Face(self)) if self._config.gateway.status else None
+        status = Status(self.config.gateway.status, Report(self)) if self.config.gateway.status else None
         if status is not None:
             status.bind()
         await self._open(loop)
@@ -68,15 +68,15 @@ class Daemon:
             if status is not None:
                 self._task(group, "status", status.serve())
             self._task(group, "watchdog", self._watch())
-            self._task(group, "turns", self._intake.turns())
-            self._task(group, "commits", self._intake.commits())
-            for forwarder in self._intake.forwarders:
+            self._task(group, "turns", self.intake.turns())
+            self._task(group, "commits", self.intake.commits())
+            for forwarder in self.intake.forwarders:
                 self._supervised(group, f"sink:{forwarder.name}", forwarder.sink.run)
                 self._supervised(group, f"sink:{forwarder.name}", forwarder.run, task=f"forward:{forwarder.name}")
-            for entry in self._config.drivers.values():
+            for entry in self.config.drivers.values():
                 self._supervised(group, f"driver:{entry.name}", self._serve_driver(entry))
-            self._ready = True
-            self._notify.ready(self._board.sentence())
+            self.ready = True
+            self._notify.ready(self.board.sentence())
             log_.info("ready after %.2f s", time.monotonic() - self._started)
             await self._stop.wait()
             await self._wind_down()
@@ -94,54 +94,54 @@ class Daemon:
             ", torn tail" if recovery.torn else "",
             f", {recovery.damaged} damaged journal records" if recovery.damaged else "",
         )
-        for stream in self._config.streams.values():
+        for stream in self.config.streams.values():
             keep = Keep(size=stream.keep.size, age_s=stream.keep.age, urgent=stream.priority == "urgent")
             await loop.run_in_executor(self._log_thread, self.log.declare, stream.name, keep)
         self._shaper = Shaper(
-            [entry.program for entry in self._config.pipelines.values()],
+            [entry.program for entry in self.config.pipelines.values()],
             self.log,
-            self._clock,
-            self._metrics,
-            self._board,
+            self.clock,
+            self.metrics,
+            self.board,
             urgent=self._urgent,
             read_ahead=self._read_ahead,
-            urgent_news=lambda: self._intake.commit_in(0.0),
+            urgent_news=lambda: self.intake.commit_in(0.0),
         )
-        self._intake = Intake(
+        self.intake = Intake(
             self.log,
             self._shaper,
-            self._clock,
-            self._metrics,
-            self._board,
+            self.clock,
+            self.metrics,
+            self.board,
             self._log_thread,
-            gateway=self._config.gateway.id,
-            turn_s=self._config.log.turn,
-            commit_s=self._config.log.commit,
+            gateway=self.config.gateway.id,
+            turn_s=self.config.log.turn,
+            commit_s=self.config.log.commit,
             urgent=self._urgent,
         )
         self._remembered = recovery.remembered
         fresh = await loop.run_in_executor(self._log_thread, self._shaper.recover, recovery)
-        self._intake.forwarders = [self._forwarder(entry) for entry in self._config.sinks.values()]
-        for forwarder in self._intake.forwarders:
+        self.intake.forwarders = [self._forwarder(entry) for entry in self.config.sinks.values()]
+        for forwarder in self.intake.forwarders:
             await loop.run_in_executor(self._log_thread, forwarder.open)
         if fresh:
-            await self._intake.store_snapshots(fresh)
+            await self.intake.store_snapshots(fresh)
 
     async def _wind_down(self) -> None:
         """Inputs first, then the log, then the outputs: nothing that was read is lost by stopping."""
         self._notify.stopping()
-        self._ready = False
+        self.ready = False
         log_.info("stopping")
         await self._end("turns", *[name for name in self._tasks if name.startswith("driver:")])
         async with asyncio.timeout(DRAIN_S + 3):
-            await self._intake.settle()
+            await self.intake.settle()
         try:
             async with asyncio.timeout(DRAIN_S):
-                await asyncio.gather(*[forwarder.drain() for forwarder in self._intake.forwarders])
+                await asyncio.gather(*[forwarder.drain() for forwarder in self.intake.forwarders])
         except TimeoutError:
             log_.info("some batches were not confirmed in time; they go out again after the next start")
         await self._end(*[name for name in self._tasks if name.startswith(("forward:", "sink:"))])
-        self._intake.finish()
+        self.intake.finish()
         await self._tasks["commits"]
         await self._end("watchdog", "status")
         await asyncio.get_running_loop().run_in_executor(self._log_thread, self.log.close)
@@ -161,14 +161,18 @@ class Daemon:
     def _supervised(
         self, group: asyncio.TaskGroup, component: str, work: Callable[[], Any], task: str | None = None
     ) -> None:
-        self._task(group, task or component, keep_running(work, self._board, component, Backoff(), self._clock))
+        def restarted() -> None:
+            self.metrics.add("restarts_total", component=component)
+
+        running = keep_running(work, self.board, component, Backoff(), self.clock, on_restart=restarted)
+        self._task(group, task or component, running)
 
     async def _watch(self) -> None:
         """Ping systemd's watchdog as long as every part that has work makes progress."""
         interval = self._notify.interval_s or STUCK_S
         while True:
             await asyncio.sleep(min(interval / 2, 10.0))
-            stuck = self._board.stuck(STUCK_S)
+            stuck = self.board.stuck(STUCK_S)
             if stuck:
                 log_.error("no progress for %.0f s: %s", STUCK_S, ", ".join(stuck))
             else:
@@ -178,16 +182,17 @@ class Daemon:
 
     def _serve_driver(self, entry: Any) -> Callable[[], Any]:
         urgent = not self._urgent.isdisjoint(entry.streams)
-        inlet = Inlet(entry.name, self._intake, self._remembered.get(entry.name, ()), urgent)
+        self.board.expect(f"driver:{entry.name}", False)  # known, and not up, from the start
+        inlet = Inlet(entry.name, self.intake, self._remembered.get(entry.name, ()), urgent)
         # Built once: what it remembers of a session must outlive a lost connection.
         driver = load("drivers", entry.driver).build(entry.options, inlet)
 
         async def serve() -> None:
-            self._intake.attach(entry.name, driver)
+            self.intake.attach(entry.name, driver)
             try:
                 await driver.run()
             finally:
-                self._intake.detach(entry.name)
+                self.intake.detach(entry.name)
 
         return serve
 
@@ -203,15 +208,15 @@ class Daemon:
             entry.batch,
             Format.parse(entry.format),
             entry.in_flight,
-            start=entry.start.resolve(self._clock.now()),
-            gateway=self._config.gateway.id,
+            start=entry.start.resolve(self.clock.now()),
+            gateway=self.config.gateway.id,
             log=self.log,
-            clock=self._clock,
-            metrics=self._metrics,
-            board=self._board,
+            clock=self.clock,
+            metrics=self.metrics,
+            board=self.board,
             urgent=self._urgent,
             read=self.read,
-            request_commit=lambda: self._intake.commit_in(0.0),
+            request_commit=lambda: self.intake.commit_in(0.0),
         )
 
     # -- reading -------------------------------------------------------------------------------------------------------
@@ -222,28 +227,21 @@ class Daemon:
             return self.log.read(stream, first, limit)
         return await asyncio.get_running_loop().run_in_executor(self._readers, self.log.read, stream, first, limit)
 
+    async def in_reading_thread(self, work: Callable[[], int]) -> int:
+        return await asyncio.get_running_loop().run_in_executor(self._readers, work)
+
     def _read_ahead(self, stream: str, first: int, arrived: Callable[[Batch | Gap | None], None]) -> None:
         future = asyncio.get_running_loop().run_in_executor(self._readers, self.log.read, stream, first, 8192)
 
         def done(result: "asyncio.Future[Batch | Gap | None]") -> None:
             if not result.cancelled():
                 arrived(result.result())
-                self._intake.look_again()
+                self.intake.look_again()
 
         future.add_done_callback(done)
-
-
-class Face:
-    """What the status server may ask: gateway.status.Source."""
-
-    def __init__(self, daemon: Daemon) -> None:
-        self._daemon = daemon
 
 
 def serve(config: Config) -> None:
     """Run a daemon in this process until it is told to stop."""
     os.umask(0o077)
     asyncio.run(Daemon(config).run())
-
-
-__all__ = ["Daemon", "serve", "Record", "__version__"]

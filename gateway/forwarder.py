@@ -1,7 +1,7 @@
 """The forwarder: cuts what a sink shall have into batches, sends them, and moves the position when they are confirmed.
 
-- A batch is an extent of one stream, cut by count, bytes and age; the cut is committed before its first send, so after a
-  restart the same extent goes out under the same id with the same bytes.
+- A batch is an extent of one stream, cut by count, bytes and age; the cut is committed before its first send, so after
+  a restart the same extent goes out under the same id with the same bytes.
 - Several batches are under way at a time; they are started in order. When one fails, no new one starts until all that
   are under way have ended; then the failed ones go again, oldest first.
 - Urgent streams go first and do not wait for age.
@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from gateway.clock import Clock
+from gateway.errors import SinkUnavailable
 from gateway.formats import Format
 from gateway.health import Board
 from gateway.log import Log
@@ -24,7 +25,6 @@ from gateway.metrics import Metrics
 from gateway.plugin import Outlet, Sink
 from gateway.record import DEAD_LETTERS, Batch, Delivery, Extent, Gap, Receipt, Record, dead_letter, sizes
 from gateway.retry import Backoff
-from gateway.errors import SinkUnavailable
 
 log_ = logging.getLogger("tidegate.forwarder")
 
@@ -50,7 +50,7 @@ class Reader(Protocol):
 class Lane:
     """One stream on its way to one sink: what was looked at, and what waits to be cut."""
 
-    __slots__ = ("born", "block", "bytes", "count", "first", "looked", "missing", "stream", "urgent")
+    __slots__ = ("block", "born", "bytes", "count", "first", "looked", "missing", "stream", "urgent")
 
     def __init__(self, stream: str, urgent: bool) -> None:
         self.stream, self.urgent = stream, urgent
@@ -108,6 +108,7 @@ class Forwarder:
         self._blocks: dict[str, Batch | Gap] = {}
         self._backoff = Backoff(first=1.0, most=60.0)
         self._came_up = asyncio.Event()
+        self._idle = asyncio.Event()
 
     # -- what the sink sees: gateway.plugin.Outlet ---------------------------------------------------------------------
 
@@ -175,7 +176,7 @@ class Forwarder:
         return False
 
     def _fill(self, lane: Lane, now: float, room: int) -> int:
-        """Count records into the batch that is being filled, cutting as limits are met. Returns the room that is left."""
+        """Count records into the batch that is being filled, cutting as limits are met; returns the room left."""
         limits = self._limits
         while room > 0:
             chunk = self._look(lane)
@@ -224,6 +225,17 @@ class Forwarder:
         self._queue.append((not urgent, self._order, extent))
         self._queue.sort()
 
+    def oldest(self, stream: str) -> int | None:
+        """Time (ns) of the oldest record that is not confirmed, as far as that is known without asking the disk."""
+        at = self._log.positions.where(self.reader, stream)
+        if at is None or at >= self._log.durable(stream):
+            return None
+        for extent, delivery in self._ready.items():
+            if extent.stream == stream and extent.first <= at <= extent.last and delivery.batches:
+                return delivery.batches[0].times[0]
+        found = self._log.peek(stream, at, 1)
+        return found.times[0] if found is not None else None
+
     # -- sending -------------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
@@ -251,7 +263,8 @@ class Forwarder:
     async def drain(self) -> None:
         """Wait until everything that was cut is confirmed. The caller bounds the time."""
         while self._queue or self._under_way or self._cut:
-            await asyncio.sleep(0.02)
+            self._idle.clear()
+            await self._idle.wait()
 
     async def _send(self, delivery: Delivery, late: bool, order: int) -> None:
         extent = delivery.extent
@@ -279,6 +292,7 @@ class Forwarder:
             self._under_way.pop(extent, None)
             self._board.expect(self.reader, bool(self._under_way))
             self._wake.set()
+            self._idle.set()
 
     async def _wait_out(self, failure: SinkUnavailable) -> None:
         wait = failure.retry_after_s if failure.retry_after_s is not None else self._backoff.next()

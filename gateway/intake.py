@@ -1,7 +1,7 @@
 """The intake: the turn. Read what the inputs hold, append, shape, cut; commit when it pays; then acknowledge.
 
-- Between turns input waits in the kernel's buffers: at the rates a Pi sees, a wake-up costs a hundred times what a message
-  costs. A turn comes early when a driver reads by itself: its buffer filled, or what it feeds is urgent.
+- Between turns input waits in the kernel's buffers: at the rates a Pi sees, a wake-up costs a hundred times what a
+  message costs. A turn comes early when a driver reads by itself: its buffer filled, or what it feeds is urgent.
 - One commit is under way, off the loop, while one gathers. When more than GATHER bytes are gathered, reads pause.
 - A commit that fails is written again unchanged, never shaped again.
 - Nothing is acknowledged before its commit is on the device.
@@ -25,7 +25,7 @@ from gateway.shaper import Shaper
 
 log_ = logging.getLogger("tidegate.intake")
 
-PAGE = 4096  # bytes: what a device writes at least
+WORTH = 16_384  # journal bytes that are worth a commit before its time: four pages, of which half a one is padding
 FLOOR_S = 0.020  # between the starts of two commits
 GATHER = 1 << 20  # payload bytes that may gather behind a commit that is under way
 T = TypeVar("T")
@@ -143,6 +143,8 @@ class Intake:
             if name not in self._paused:
                 driver.turn()
         self._plan(turn=True)
+        if self.log.maintenance_due:  # checkpoints and expiry come by time, also when nothing is recorded
+            self.commit_in(0.0)
 
     def gathered(self, stream: str) -> None:
         """Records came in: shape them once the reads of this round of the loop are done."""
@@ -170,13 +172,13 @@ class Intake:
     def _plan(self, turn: bool) -> None:
         """Decide when the next commit comes."""
         log = self.log
-        if log.pending_bytes * self._bytes_per_byte >= PAGE or self._shaper.wants_commit():
+        if log.pending_bytes * self._bytes_per_byte >= WORTH or self._shaper.wants_commit():
             self.commit_in(0.0)
         elif log.pending or self.receipts:
             self.commit_in(self._commit_s)
         if turn:
             now = self.clock.monotonic()
-            if self._shaper.due(self.clock.now()) or any([forwarder.due(now) for forwarder in self.forwarders]):
+            if self._shaper.due(self.clock.now()) or any(forwarder.due(now) for forwarder in self.forwarders):
                 self.commit_in(0.0)
 
     def commit_in(self, seconds: float) -> None:
@@ -242,6 +244,7 @@ class Intake:
             forwarder.cut()
         if not self.log.pending:
             self._acknowledge_gathered()  # repeats of what is durable already
+            await self._maintain_if_due()
             return
         raw = self.log.pending_bytes
         commit = self.log.gather(self._shaper.snapshots() if self.log.turnover_due else None)
@@ -260,14 +263,13 @@ class Intake:
         self.log.committed(commit)
         self._in_flight = False
         self._in_flight_unsafe = 0
-        if raw > PAGE:
+        if raw > WORTH:
             self._bytes_per_byte = 0.8 * self._bytes_per_byte + 0.2 * commit.size / raw
         self._acknowledge(receipts)
         self.made += 1
         for forwarder in self.forwarders:
             forwarder.committed()
-        if self.log.maintenance_due:
-            await self._maintain()
+        await self._maintain_if_due()
 
     async def _until_written(self, commit: Commit) -> None:
         backoff = Backoff(first=0.25, most=5.0)
@@ -280,6 +282,10 @@ class Intake:
                 self.board.waiting("log", f"{error}; nothing is acknowledged; writing again in {wait:.1f} s")
                 log_.error("commit %d failed: %s", commit.number, error)
                 await asyncio.sleep(wait)
+
+    async def _maintain_if_due(self) -> None:
+        if self.log.maintenance_due:
+            await self._maintain()
 
     async def _maintain(self) -> None:
         try:

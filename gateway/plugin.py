@@ -7,11 +7,9 @@ from `/etc/tidegate/plugins/{drivers,sinks,steps}/*.py`.
 """
 
 import importlib
-import importlib.metadata
 import importlib.util
 import pkgutil
 import re
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
@@ -232,32 +230,42 @@ class MissingExtra(ImportError):
 
 def names(family: str) -> list[str]:
     """Every plugin name of a family, sorted."""
+    from importlib.metadata import entry_points  # 2 MB that a daemon with built-in plugins alone never needs
+
+    found = _built_in(family) | {point.name for point in entry_points(group=f"tidegate.{family}")}
+    return sorted(found | {path.stem for path in (SITE_PLUGINS / family).glob("[a-z]*.py")})
+
+
+def _built_in(family: str) -> set[str]:
     package = importlib.import_module(FAMILIES[family])
-    found = {m.name for m in pkgutil.iter_modules(package.__path__) if not m.ispkg and not m.name.startswith("_")}
-    found |= {point.name for point in importlib.metadata.entry_points(group=f"tidegate.{family}")}
-    found |= {path.stem for path in (SITE_PLUGINS / family).glob("[a-z]*.py")}
-    return sorted(found)
+    return {m.name for m in pkgutil.iter_modules(package.__path__) if not m.ispkg and not m.name.startswith("_")}
+
+
+def _entry_points(family: str, name: str) -> list[str]:
+    from importlib.metadata import entry_points
+
+    return [point.value for point in entry_points(group=f"tidegate.{family}", name=name)]
 
 
 def load(family: str, name: str) -> Plugin[Any]:
     """The plugin called `name`. Raises UnknownPlugin, or MissingExtra where its library is not installed."""
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or name not in names(family):
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         raise UnknownPlugin(family, name, names(family))
-    site = SITE_PLUGINS / family / f"{name}.py"
+    site, built_in = SITE_PLUGINS / family / f"{name}.py", f"{FAMILIES[family]}.{name}"
     module: Any
     try:
-        points = importlib.metadata.entry_points(group=f"tidegate.{family}", name=name)
         if site.exists():
             spec = importlib.util.spec_from_file_location(f"tidegate_site_{family}_{name}", site)
             assert spec is not None
             assert spec.loader is not None
             module = importlib.util.module_from_spec(spec)
-            sys.modules[spec.name] = module  # as any import does: annotations and docstrings are found through it
             spec.loader.exec_module(module)
-        elif points:
-            module = importlib.import_module(next(iter(points)).value)
+        elif importlib.util.find_spec(built_in) is not None and name in _built_in(family):
+            module = importlib.import_module(built_in)
+        elif points := _entry_points(family, name):
+            module = importlib.import_module(points[0])
         else:
-            module = importlib.import_module(f"{FAMILIES[family]}.{name}")
+            raise UnknownPlugin(family, name, names(family))
     except ModuleNotFoundError as error:
         if error.name and error.name.split(".")[0] in {"gateway", "drivers", "pipelines", "sinks"}:
             raise

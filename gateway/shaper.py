@@ -1,4 +1,4 @@
-"""The shaper: runs pipelines over what was recorded, in the same turn, and puts what they derive into their own streams.
+"""The shaper: runs pipelines over what was recorded, in the same turn, and records what they derive.
 
 - A pipeline reads from its position; what was just recorded is the usual case of that, not a case of its own.
 - Outputs depend on record order alone. A pipeline of one input runs on records as they come; a pipeline of several
@@ -70,7 +70,7 @@ class Lane:
 
 
 class Shaper:
-    """Every pipeline, in the order of the chain. All methods run on the event loop; `read_ahead` fetches in a thread."""
+    """Every pipeline, in the order of the chain. Methods run on the event loop; `read_ahead` fetches in a thread."""
 
     def __init__(
         self,
@@ -91,7 +91,7 @@ class Shaper:
     # -- start -------------------------------------------------------------------------------------------------------
 
     def recover(self, recovery: Recovery) -> dict[str, Snapshot]:
-        """BLOCKING. Bring every state to where its position is. Returns the snapshots to be stored before the first turn."""
+        """BLOCKING. Bring every state to where its position is; returns what must be stored before the first turn."""
         fresh: dict[str, Snapshot] = {}
         for lane in self.lanes:
             name, signature = lane.program.name, lane.program.signature
@@ -151,7 +151,7 @@ class Shaper:
     # -- a turn ------------------------------------------------------------------------------------------------------
 
     def shape(self, *, closing: bool = False) -> bool:
-        """Run pipelines on what is there. `closing`: the coming commit is complete, so pipelines of several inputs run too.
+        """Run pipelines on what is there. `closing`: the coming commit is complete, so those of several inputs run too.
 
         Returns True if some pipeline was stopped by its budget and wants another turn at once.
         """
@@ -223,8 +223,8 @@ class Shaper:
                     hungry = self._waiting(lane)
                     break
         except Exception as error:
-            # A record's failure is a dead letter; what comes out here is a defect of a step. It stops this pipeline alone:
-            # its position stays, its lag grows, and a restart runs it again from its snapshot.
+            # A record's failure is a dead letter; what comes out here is a defect of a step. It stops this pipeline
+            # alone: its position stays, its lag grows, and a restart runs it again from its snapshot.
             log_.exception("pipeline %s stopped", lane.program.name)
             self._board.failed(f"pipeline:{lane.program.name}", f"{type(error).__name__}: {error}")
             lane.at, lane.failed = before, True

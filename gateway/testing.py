@@ -53,7 +53,8 @@ class Mosquitto:
         config.write_text(
             f"listener {self.port} 127.0.0.1\nallow_anonymous true\nuser root\n"
             f"max_inflight_messages {self._in_flight}\nmax_queued_messages 1000000\n"
-            f"persistence {'true' if self._persistence else 'false'}\npersistence_location {self.folder}/\n{self._extra}\n"
+            f"persistence {'true' if self._persistence else 'false'}\n"
+            f"persistence_location {self.folder}/\n{self._extra}\n"
         )
         program = shutil.which("mosquitto") or "/usr/sbin/mosquitto"
         with (self.folder / "mosquitto.log").open("ab") as log:

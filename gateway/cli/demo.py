@@ -15,6 +15,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,7 +35,7 @@ drivers:
   sensors:
     driver: mqtt
     url: mqtt://127.0.0.1:{near}
-    subscribe: ["plant/#"]
+    subscribe: ["sim/#"]
     stream: readings
 pipelines:
   means:
@@ -131,8 +132,8 @@ class Story:
             sender.start()
             begun = time.monotonic()
             self.tell(f"{SENSORS} simulated sensors send {RATE:.0f} readings a second")
-            steps = [
-                (CUT_AT, "the link to the cloud is cut", lambda: self.far.stop(kill=False)),
+            steps: list[tuple[float, str, Callable[[], None]]] = [
+                (CUT_AT, "the link to the cloud is cut", self.far.stop),
                 (KILL_AT, "kill -9 of the gateway, and a new start", self._kill_and_start),
                 (CUT_AT + CUT_FOR, "the link is back", self.far.start),
             ]

@@ -14,12 +14,12 @@ import click
 )
 def command(path: str, log_level: str) -> None:
     """Run the gateway until SIGTERM or SIGINT."""
-    from gateway import logs
+    import gateway.logs
     from gateway.config import load
     from gateway.daemon import serve
     from gateway.errors import ConfigError, LogError, LogTooNew
 
-    logs.configure(log_level)
+    gateway.logs.configure(log_level)
     try:
         config = load(path)
         serve(config)
@@ -30,6 +30,9 @@ def command(path: str, log_level: str) -> None:
     except LogTooNew as error:
         click.echo(f"{error}", err=True)
         sys.exit(78)
+    except OSError as error:
+        click.echo(f"{error}; choose another address with `gateway: {{status: …}}`", err=True)
+        sys.exit(1)
     except LogError as error:
         click.echo(f"the log could not be opened: {error}", err=True)
         sys.exit(1)

@@ -81,7 +81,7 @@ def test_every_acknowledged_message_survives_kills_and_arrives_once(tmp_path, fu
             recognised += gateway.metric("tidegate_redelivered_total")
             while gateway.json("/api/v1/status")["readers"] and _lag(gateway):
                 receiver.collect(0.2)
-            newest = {s["stream"]: s["next"] for s in gateway.json("/api/v1/status")["streams"]}
+            newest = {s["name"]: s["next"] for s in gateway.json("/api/v1/status")["streams"]}
         finally:
             sender.join(60)
             gateway.stop()
