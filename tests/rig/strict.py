@@ -24,6 +24,7 @@ class StrictBroker:
         self.held = False  # True: nothing new is sent
         self._last = 0
         self._writer = None
+        self._writers = []
 
     async def __aenter__(self):
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
@@ -32,8 +33,9 @@ class StrictBroker:
 
     async def __aexit__(self, *error):
         self._server.close()
-        self.cut()
-        await asyncio.sleep(0)
+        for writer in self._writers:
+            writer.transport.abort()
+        await asyncio.sleep(0.02)  # for asyncio to close them
 
     def publish(self, messages):
         self.queue += messages
@@ -49,6 +51,7 @@ class StrictBroker:
 
     async def _serve(self, reader, writer):
         self.connections += 1
+        self._writers.append(writer)
         number, buffer = self.connections, b""
         with contextlib.suppress(ConnectionError):
             while data := await reader.read(65536):
@@ -83,7 +86,13 @@ class StrictBroker:
             self.others.append(packet)
 
     def _pump(self):
-        while self.queue and len(self.flying) < self.window and self._writer is not None and self.session and not self.held:
+        while (
+            self.queue
+            and len(self.flying) < self.window
+            and self._writer is not None
+            and self.session
+            and not self.held
+        ):
             message = self.queue.pop(0)
             packet_id = self._last % 65535 + 1
             if self.ids == "lowest":

@@ -1,0 +1,125 @@
+"""Options, filters and routing: what is refused, in which words, and which topic goes where."""
+
+import msgspec
+import pytest
+
+from drivers.mqtt import EXAMPLE as DRIVER_EXAMPLE
+from drivers.mqtt import Options as DriverOptions
+from gateway.mqtt import NOWHERE, Router, filter_problem, matches
+from gateway.quantity import option_hook
+from sinks.mqtt import EXAMPLE as SINK_EXAMPLE
+from sinks.mqtt import Options as SinkOptions
+
+
+def convert(kind, **options):
+    return msgspec.convert(options, kind, dec_hook=option_hook)
+
+
+def driver(**options):
+    return convert(DriverOptions, **{"url": "mqtt://b", "subscribe": ["a/#"], "stream": "s", **options})
+
+
+def sink(**options):
+    return convert(SinkOptions, **{"url": "mqtt://b", "topic": "gw/{stream}", **options})
+
+
+def test_the_examples_are_valid_options():
+    import yaml
+
+    plain = yaml.safe_load(DRIVER_EXAMPLE)
+    plain.pop("driver")
+    assert convert(DriverOptions, **plain).streams() == ["freezers", "doors"]
+    plain = yaml.safe_load(SINK_EXAMPLE)
+    for of_the_house in ("sink", "streams", "format"):
+        plain.pop(of_the_house)
+    assert convert(SinkOptions, **plain).address.tls
+
+
+def test_every_option_is_explained():
+    for options in (DriverOptions, SinkOptions):
+        for field in msgspec.structs.fields(options):
+            assert any(field.name in line.split(":")[0] for line in options.__doc__.splitlines() if ":" in line), (
+                f"{field.name} is not in the docstring"
+            )
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"url": "broker:1883"}, "write mqtt://host:1883"),
+        ({"url": "mqtt://me:secret@b"}, "username and password_file"),
+        ({"url": "mqtt://b/topic"}, "nothing more"),
+        ({"url": "mqtt://b:99999"}, "0-65535"),
+        ({"ca_file": "/ca.pem"}, "mqtts://"),
+        ({"url": "mqtts://b", "cert_file": "/c.pem"}, "belong together"),
+        ({"password_file": "/p"}, "needs a username"),
+        ({"keepalive": "100ms"}, "keepalive"),
+        ({"max_packet": "10B"}, "max_packet"),
+        ({"subscribe": []}, "length >= 1"),
+        ({"subscribe": ["a/#/b"]}, "# must stand alone at the end"),
+        ({"subscribe": ["a/b+"]}, "+ must stand alone"),
+        ({"subscribe": ["$share/a/b", {"filter": "x"}], "stream": None}, "has no stream"),
+        ({"subscribe": [{"filter": "x", "qos": 2}]}, "Invalid enum value 2"),
+        ({"retained": "keep"}, "Invalid enum value"),
+        ({"receive_maximum": 0}, ">= 1"),
+    ],
+)
+def test_a_wrong_driver_option_is_refused_in_words(options, words):
+    with pytest.raises(msgspec.ValidationError) as refused:
+        driver(**options)
+    assert words in str(refused.value)
+
+
+@pytest.mark.parametrize("topic", ["", "a/#", "a/+", "gw/{name}", "gw/{stream"])
+def test_a_wrong_topic_template_is_refused(topic):
+    with pytest.raises(msgspec.ValidationError):
+        sink(topic=topic)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "topic", "expected"),
+    [
+        ("a/b", "a/b", True),
+        ("a/b", "a/b/c", False),
+        ("a/b", "A/b", False),
+        ("a/+", "a/b", True),
+        ("a/+", "a/", True),
+        ("a/+", "a", False),
+        ("a/+", "a/b/c", False),
+        ("+/b", "/b", True),
+        ("+", "/b", False),
+        ("a/#", "a", True),
+        ("a/#", "a/b/c", True),
+        ("a/#", "ab", False),
+        ("#", "a/b", True),
+        ("#", "$SYS/uptime", False),
+        ("+/uptime", "$SYS/uptime", False),
+        ("$SYS/#", "$SYS/uptime", True),
+        ("a/+/c/#", "a/b/c", True),
+    ],
+)
+def test_filters_match_as_mqtt_says(pattern, topic, expected):
+    assert filter_problem(pattern) is None
+    assert matches(pattern, topic) is expected
+
+
+def test_the_first_filter_that_matches_names_the_stream_and_nothing_else_gets_one():
+    router = Router([("site/+/door", "doors"), ("$share/g/site/#", "rest")])
+    router.learn(["site/a/door", "site/a/temp", "other", "site/+", "site/\0"])
+    assert router.streams == {
+        "site/a/door": "doors",
+        "site/a/temp": "rest",
+        "other": NOWHERE,
+        "site/+": NOWHERE,
+        "site/\0": NOWHERE,
+    }
+    assert router.only is None
+
+
+def test_a_flood_of_topics_does_not_fill_the_memory():
+    router = Router([("#", "s")])
+    for n in range(300):
+        router.learn([f"{n}/" + "x" * 60_000])
+    assert sum(map(len, router.keys)) <= 4 << 20
+    router.learn(["a"])
+    assert router.only == "s"
