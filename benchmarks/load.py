@@ -7,7 +7,7 @@ import random
 import sys
 import time
 
-from gateway.testing import Publisher
+from gateway.testing import publish
 
 KEYS = 200
 
@@ -26,7 +26,5 @@ def readings(count: int, seed: int = 1, start: float = 1_790_000_000.0, rate: fl
 
 if __name__ == "__main__":
     port, count, rate = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
-    publisher = Publisher(port, window=1000)
     messages = readings(count, start=time.time(), rate=rate or 50_000.0)
-    publisher.publish(list(messages) if not rate else messages, rate or None)
-    publisher.close()
+    publish(port, messages if rate else list(messages), rate or None)

@@ -385,7 +385,7 @@ def section_streams(quick: bool) -> None:
     """A hundred streams, three of them fast: what reaches the device, how blocks come out, and a recovery."""
     import random
 
-    from gateway.testing import Publisher
+    from gateway.testing import publish
 
     seconds = 60 if quick else 300
     base = Path(tempfile.mkdtemp(prefix="tidegate-bench-"))
@@ -400,10 +400,13 @@ def section_streams(quick: bool) -> None:
         def plan():
             for sequence in range(seconds * 1000):
                 n = rng.randrange(3) if rng.random() < 0.97 else rng.randrange(3, 100)
-                yield f"s/{n}", b'{"ts":%d,"v":%.2f,"unit":"C","seq":%d}' % (1_790_000_000 + sequence, rng.gauss(20, 1), sequence)
+                yield (
+                    f"s/{n}",
+                    b'{"ts":%d,"v":%.2f,"unit":"C","seq":%d}' % (1_790_000_000 + sequence, rng.gauss(20, 1), sequence),
+                )
 
         before, cpu = device.bytes_written(), cpu_seconds(gateway.pid)
-        count = Publisher(near.port).publish(plan(), 1000.0)
+        count = publish(near.port, plan(), 1000.0)
         time.sleep(2)
         cpu = cpu_seconds(gateway.pid) - cpu
         written = device.bytes_written() - before
@@ -417,7 +420,9 @@ def section_streams(quick: bool) -> None:
         kept = sum(stream["next"] for stream in again.status_json()["streams"])
         again.stop()
         blocks = sorted(stream["blocks"] for stream in streams if stream["name"] != "_dead")
-    print(f"\n100 streams, 3 of them fast, 1,000/s for {seconds} s ({'loop device, ext4' if device.exact else 'no loop device: not measured'})")
+    print(
+        f"\n100 streams, 3 of them fast, 1,000/s for {seconds} s ({'loop device, ext4' if device.exact else 'no loop device: not measured'})"
+    )
     print(f"  on the device              {written / count:6.1f} bytes per reading ({written / 1e6:.1f} MB)")
     print(f"  blocks per stream          min {blocks[0]}, median {blocks[len(blocks) // 2]}, max {blocks[-1]}")
     print(f"  RSS                        {memory:6.1f} MB;  {cpu / count * 1e6:.1f} us per reading")

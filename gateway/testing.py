@@ -198,6 +198,15 @@ class Publisher:
         self._client.close()
 
 
+def publish(port: int, messages: Iterable[tuple[str, bytes]], rate: float | None = None) -> int:
+    """Publish all messages over a connection of their own; returns how many, when the broker has confirmed them."""
+    publisher = Publisher(port)
+    try:
+        return publisher.publish(messages, rate)
+    finally:
+        publisher.close()
+
+
 class Received:
     """One batch as it arrived: id, stream position, body, and when."""
 
@@ -240,6 +249,7 @@ class Receiver:
             assert self._client is not None
             return self._handle(self._client.packets(timeout_s))
         except OSError:
+            self.close()
             self._client = None
             time.sleep(min(timeout_s, 0.2))
             return 0

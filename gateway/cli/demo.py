@@ -61,12 +61,12 @@ class Story:
     """The demo, told line by line with the seconds since its start."""
 
     def __init__(self, folder: Path, seconds: float) -> None:
-        from gateway.testing import Mosquitto, Publisher, Receiver, free_port
+        from gateway.testing import Mosquitto, Receiver, free_port, publish
 
         self.folder, self.seconds = folder, seconds
         self.near, self.far = Mosquitto(folder / "near"), Mosquitto(folder / "far")
         self.status = free_port()
-        self._make_publisher, self._make_receiver = Publisher, Receiver
+        self._publish, self._make_receiver = publish, Receiver
         self._gateway: subprocess.Popen[bytes] | None = None
         self._started = time.monotonic()
         self.published = 0
@@ -113,10 +113,8 @@ class Story:
     def publish(self) -> None:
         """Send the seeded fleet's readings to the near broker for as long as the demo lasts."""
         readings = importlib.import_module("drivers.simulated").readings
-        publisher = self._make_publisher(self.near.port)
         fleet = readings(seed=7, sensors=SENSORS, rate=RATE)
-        self.published = publisher.publish(islice(fleet, int(RATE * self.seconds)), RATE)
-        publisher.close()
+        self.published = self._publish(self.near.port, islice(fleet, int(RATE * self.seconds)), RATE)
 
     def run(self) -> bool:
         """The whole story; True if every reading arrived exactly once."""

@@ -12,7 +12,7 @@ from wire import RecordingProxy
 from gateway.plugin import compiler
 from gateway.record import Batch
 from gateway.shaper import Outputs
-from gateway.testing import Mosquitto, Publisher, Receiver
+from gateway.testing import Mosquitto, Receiver, publish
 
 pytestmark = [pytest.mark.fault, pytest.mark.integration]
 
@@ -63,17 +63,21 @@ def test_every_acknowledged_message_survives_kills_and_arrives_once(tmp_path, fu
         gateway = GatewayProcess(tmp_path, CONFIG, near=proxy.port, far=far.port)
         gateway.start()
         time.sleep(0.5)
-        publisher = Publisher(near.port)
-        sender = threading.Thread(target=publisher.publish, args=(flood(count), 2_500))
+        sender = threading.Thread(target=publish, args=(near.port, flood(count), 2_500))
         sender.start()
         recognised = 0.0
         try:
-            for _ in range(kills):
+            for kill in range(kills):
                 until = time.monotonic() + rng.uniform(0.3, 2.4)
                 while time.monotonic() < until:
                     receiver.collect(0.05)
                 recognised += gateway.metric("tidegate_redelivered_total")
+                if kill % 2:  # a link that swallows acknowledgements: committed, but the broker never hears of it
+                    proxy.hold = True
+                    receiver.collect(rng.uniform(0.1, 0.5))
                 gateway.kill()
+                proxy.cut()
+                proxy.hold = False
                 gateway.start()
             while sender.is_alive():
                 receiver.collect(0.1)
@@ -119,7 +123,14 @@ def _same_windows(inputs, outputs) -> None:
     program = compiler()("means", MEANS, {})
     out = Outputs()
     program.run(
-        Batch("readings", 0, [r.time for r in inputs], [r.key for r in inputs], [r.value for r in inputs], ((1, len(inputs)),)),
+        Batch(
+            "readings",
+            0,
+            [r.time for r in inputs],
+            [r.key for r in inputs],
+            [r.value for r in inputs],
+            ((1, len(inputs)),),
+        ),
         out,
     )
     times, keys, values = out.columns["means"]

@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 from process import GatewayProcess
 
-from gateway.testing import Mosquitto, Publisher, Receiver
+from gateway.testing import Mosquitto, Receiver, publish
 
 pytestmark = [pytest.mark.fault, pytest.mark.integration]
 
@@ -36,7 +36,7 @@ def test_an_outage_with_a_restart_in_the_middle_loses_and_repeats_nothing(tmp_pa
         receiver.connect()
         with GatewayProcess(tmp_path, CONFIG, near=near.port, far=far.port) as gateway:
             time.sleep(0.5)
-            sender = threading.Thread(target=Publisher(near.port).publish, args=(flood(count), rate))
+            sender = threading.Thread(target=publish, args=(near.port, flood(count), rate))
             sender.start()
             _collect(receiver, 3)
             far.stop()

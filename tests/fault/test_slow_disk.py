@@ -10,7 +10,7 @@ import pytest
 from process import GatewayProcess
 from wire import RecordingProxy
 
-from gateway.testing import Mosquitto, Publisher, Receiver, rss_mb
+from gateway.testing import Mosquitto, Receiver, publish, rss_mb
 
 pytestmark = [pytest.mark.fault, pytest.mark.integration]
 
@@ -51,7 +51,7 @@ def run(tmp_path: Path, hold_s: float, rate: float, count: int):
         gateway = GatewayProcess(tmp_path, CONFIG, launcher=HELD, near=proxy.port, far=far.port)
         gateway.start()
         time.sleep(0.5)
-        sender = threading.Thread(target=Publisher(near.port).publish, args=(flood(count), rate))
+        sender = threading.Thread(target=publish, args=(near.port, flood(count), rate))
         sender.start()
         try:
             time.sleep(2)
@@ -80,7 +80,9 @@ def test_a_held_fdatasync_costs_no_reading_no_memory_and_no_early_acknowledgemen
     hold_s, rate = (60.0, 3000.0) if full else (6.0, 3000.0)
     count = int(rate * (hold_s + 4))
     got, early, acknowledged, growth, stall = run(tmp_path, hold_s, rate, count)
-    print(f"held {hold_s:.0f} s at {rate:.0f}/s: +{growth:.1f} MB, longest stall {stall:.0f} ms, {acknowledged} PUBACKs")
+    print(
+        f"held {hold_s:.0f} s at {rate:.0f}/s: +{growth:.1f} MB, longest stall {stall:.0f} ms, {acknowledged} PUBACKs"
+    )
     assert got == Counter(flood(count)), "everything arrives once"
     assert early == 0, "a PUBACK preceded its commit"
     assert acknowledged > 0

@@ -28,6 +28,7 @@ class RecordingProxy:
         self.port: int = self._server.getsockname()[1]
         self._connections: list[tuple[socket.socket, socket.socket]] = []
         self._closed = False
+        self.hold = False  # True: what the client says does not reach the broker for now
         threading.Thread(target=self._accept, daemon=True, name="proxy").start()
 
     def _accept(self) -> None:
@@ -54,6 +55,10 @@ class RecordingProxy:
         buffer = b""
         try:
             while data := source.recv(1 << 17):
+                while kind == "puback" and self.hold:
+                    time.sleep(0.005)
+                if source.fileno() < 0 or sink.fileno() < 0:
+                    return  # cut while it was held: this never reached the broker
                 buffer = self._note(buffer + data, kind, number)  # written down before it is passed on
                 sink.sendall(data)
         except OSError:
@@ -104,6 +109,7 @@ class RecordingProxy:
                     one.shutdown(socket.SHUT_RDWR)
                 except OSError:
                     pass
+                one.close()
         self._connections.clear()
 
     def close(self) -> None:
