@@ -68,7 +68,12 @@ _qos, _retain = attrgetter("qos"), attrgetter("retain")
 
 
 class Subscription(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """One filter, with a stream or a QoS of its own."""
+    """One filter, with a stream or a QoS of its own.
+
+    filter: the topics, with `+` for any one level and `#` for all that follow.
+    stream: where its readings go.
+    qos: 1 or 0.
+    """
 
     filter: str
     stream: str | None = None
@@ -89,7 +94,8 @@ class Options(BrokerOptions, kw_only=True, frozen=True, forbid_unknown_fields=Tr
     ca_file: certificates to trust instead of the system's.
     cert_file, key_file: our own certificate, where the broker asks for one.
     session_expiry: how long the broker keeps our session and what arrives for it while we are away.
-    receive_maximum: messages the broker may send before we acknowledge; most brokers have a lower limit of their own.
+    receive_maximum: messages the broker may send before we acknowledge. mosquitto 2.0 takes it in place of its own
+        max_inflight_messages; other brokers may allow less, which is learned.
     keepalive: a connection that does not answer for this long is given up.
     connect_timeout: how long a broker may take to let us in.
     max_packet: the largest packet the broker may send us.
