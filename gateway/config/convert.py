@@ -5,6 +5,7 @@ walked here, field by field, and the struct is built when all of its fields are 
 """
 
 import difflib
+import math
 import os
 import pwd
 import re
@@ -40,11 +41,9 @@ class Reader:
     def problem(self, place: Place, path: Sequence[str | int], message: str) -> None:
         self.problems.append(Problem(*place, dotted(path) or "file", message))
 
-    def struct(self, node: Node, path: Steps, kind: type, *, noun: str = "") -> Any:
+    def struct(self, node: Node, path: Steps, kind: type) -> Any:
         """`node` as a struct of type `kind`, or BROKEN."""
-        info = inspect.type_info(kind)
-        assert isinstance(info, inspect.StructType)
-        return self._struct(node, info, path, noun)
+        return self.read(node, inspect.type_info(kind), path)
 
     def is_map(self, node: Node, path: Steps) -> bool:
         """Whether there is a map here; if not, that is reported."""
@@ -169,10 +168,9 @@ class Reader:
                 node, kind, path, "remove the quotes" if quoted else "write a plain number, without a unit"
             )
         if not whole:
-            try:
-                value = float(value)
-            except OverflowError:
-                return self._wrong(node, kind, path, "write a smaller number")
+            value = float(value)
+            if not math.isfinite(value):
+                return self._refuse(node, path, f"{got(node)} is no finite number; write another")
         for too_far, limit, word in (
             (kind.ge is not None and not value >= kind.ge, kind.ge, "at least"),
             (kind.gt is not None and not value > kind.gt, kind.gt, "more than"),
@@ -212,9 +210,10 @@ class Reader:
         text = node.text if node.filled else node.value
         if not isinstance(text, str):
             if kind.cls in (Duration, Size) and type(text) in (int, float):
-                unit = "s" if kind.cls is Duration else "MiB"
-                return self._refuse(node, path, f"{got(node)} has no unit; write it like {node.text}{unit}")
-            return self._wrong(node, kind, path, f"write it like {_EXAMPLES.get(kind.cls, 'text')}")
+                units = ("ms", "s", "m") if kind.cls is Duration else ("KiB", "MiB", "GiB")
+                shown = ", ".join(f"{node.text}{unit}" for unit in units)
+                return self._refuse(node, path, f"{got(node)} has no unit; write {shown}, as you mean it")
+            return self._wrong(node, kind, path, "write a single value")
         try:
             value = kind.cls.parse(text) if hasattr(kind.cls, "parse") else kind.cls(text)
         except (ValueError, OverflowError) as error:
@@ -360,7 +359,6 @@ _COLLECTIONS: dict[type, Callable[[list[Any]], Any]] = {
     inspect.SetType: set,
     inspect.FrozenSetType: frozenset,
 }
-_EXAMPLES: Mapping[type, str] = {Duration: "10s", Size: "512MiB", Secret: "/etc/tidegate/password"}
 
 
 def bare(kind: inspect.Type) -> Any:

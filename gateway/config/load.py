@@ -157,7 +157,7 @@ class _Loader:
                 self._missing_parts |= node.broken
             elif name not in TOP:
                 hint = self._read.suggest(name, TOP)
-                self._read.problem(node.head, (name,), f"unknown; {hint}")
+                self._read.problem(node.head, (name,), f"unknown option; {hint}")
             elif not main:
                 self._read.problem(node.head, (name,), f"only {self._path} may say this; move it there")
             elif name != "include":
@@ -300,9 +300,11 @@ class _Loader:
         """Whether records may be put into a stream of this name; if not, that is reported."""
         if _is_name(stream):
             return True
-        spot = next((one for one in node.walk() if one.value == stream), node)
-        own = "is the house's own" if stream in HOUSE_STREAMS else "is no name of a stream"
-        self._read.problem(spot.place, path, f"{stream!r} {own}; write {SAY_NAME}")
+        spot, where = _where(node, stream)
+        if stream in HOUSE_STREAMS:
+            self._read.problem(spot.place, (*path, *where), f"{stream} is the house's own; choose another name")
+        else:
+            self._read.problem(spot.place, (*path, *where), f"{stream!r} is no name of a stream; write {SAY_NAME}")
         return False
 
     # -- streams -------------------------------------------------------------------------------------------------------
@@ -441,6 +443,18 @@ def _texts(node: Node | None) -> tuple[str, ...]:
     """The text, or the list of texts, that a node is."""
     nodes = [] if node is None else node.value if isinstance(node.value, list) else [node]
     return tuple(one.value for one in nodes if isinstance(one.value, str))
+
+
+def _where(node: Node, text: str) -> tuple[Node, Steps]:
+    """The first value below a node that is this text, and the path to it; the node itself where there is none."""
+    inside = node.value
+    for step, child in (
+        inside.items() if isinstance(inside, dict) else enumerate(inside) if isinstance(inside, list) else ()
+    ):
+        found, steps = _where(child, text)
+        if steps or found.value == text:
+            return found, (step, *steps)
+    return node, ()
 
 
 def _texts_under(node: Node, names: Iterable[str]) -> Iterator[str]:

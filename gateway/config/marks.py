@@ -23,7 +23,7 @@ _LINE_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
 _INT = re.compile(r"[-+]?[0-9]{1,100}")
 _BASED_INT = re.compile(r"0o[0-7]{1,100}|0x[0-9a-fA-F]{1,100}")
-_FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
+_FLOAT = re.compile(r"[-+]?(?:\.[0-9]{1,100}|[0-9]{1,100}(?:\.[0-9]{0,100})?)(?:[eE][-+]?[0-9]{1,5})?")
 _WORDS: Mapping[str, bool | float | None] = {
     **dict.fromkeys(("", "~", "null", "Null", "NULL"), None),
     **dict.fromkeys(("true", "True", "TRUE"), True),
@@ -55,7 +55,9 @@ class Source:
 
     def index(self, line: int, column: int) -> int:
         """The position in the text of a place, clipped to the text."""
-        return min(self._starts[min(line, len(self._starts)) - 1] + column - 1, len(self.text))
+        if line > len(self._starts):  # the parser counts a line after the last one
+            return len(self.text)
+        return min(self._starts[line - 1] + column - 1, len(self.text))
 
     def place(self, index: int) -> Place:
         """The place of a position in the text."""
@@ -89,8 +91,9 @@ class Node:
 
     @property
     def place(self) -> Place:
-        """Where the value begins; for a map or a list that has a key, where the key stands."""
-        return self.head if isinstance(self.value, (dict, list)) else Place(self.source.file, *self._start)
+        """Where the value begins; where it is a map, a list or nothing, and has a key, where the key stands."""
+        plain = self.value is not None and not isinstance(self.value, (dict, list))
+        return Place(self.source.file, *self._start) if plain else self.head
 
     @property
     def head(self) -> Place:
@@ -139,8 +142,10 @@ class Node:
             shift = filled.raw_stop - filled.stop
         offset = max(0, min(offset + shift, self._raw_length))
         start, stop = self.source.index(*self._start), self.source.index(*self._stop)
-        follow = _follow_block if self.style in ("|", ">") else _follow_flow
-        indices = follow(self.source.text, start, stop, self.style)
+        if self.style in ("|", ">"):
+            indices = _follow_block(self.source.text, start, stop, self.style, self._head[1] - 1 if self._head else 0)
+        else:
+            indices = _follow_flow(self.source.text, start, stop, self.style)
         # The walk retraces what the parser did; where they disagree, only the beginning is certain.
         if len(indices) < self._raw_length or not indices:
             return self.place
@@ -177,16 +182,19 @@ def _follow_flow(text: str, at: int, stop: int, style: str) -> list[int]:
     return indices
 
 
-def _follow_block(text: str, at: int, stop: int, style: str) -> list[int]:
-    """The same for a `|` or `>` scalar."""
+def _follow_block(text: str, at: int, stop: int, style: str, outer: int) -> list[int]:
+    """The same for a `|` or `>` scalar; `outer` is the indentation of what it belongs to."""
     lines: list[tuple[int, str]] = []  # (where it begins, what it says)
-    at = ((header := _LINE_BREAK.search(text, at)) and header.end()) or stop
+    header = _LINE_BREAK.search(text, at, stop)
+    told = re.match(r"[|>][-+]?([1-9])", text[at:stop])
+    at = header.end() if header else stop
     while at < stop:
         found = _LINE_BREAK.search(text, at, stop)
         end = found.start() if found else stop
         lines.append((at, text[at:end]))
         at = found.end() if found else stop
-    indent = min((len(line) - len(line.lstrip(" ")) for _, line in lines if line.strip(" ")), default=0)
+    seen = min((len(line) - len(line.lstrip(" ")) for _, line in lines if line.strip(" ")), default=0)
+    indent = outer + int(told[1]) if told else seen
     indices: list[int] = []
     previous = ""  # the last line that was not empty
     empty = 0
@@ -442,6 +450,8 @@ class _Builder:
         elif "',' or '}'" in problem or "',' or ']'" in problem:
             message = f"a comma or the closing bracket of the '{{' or '['{begun} is missing"
             message = message.replace("'{' or '['", "'{'" if "'}'" in problem else "'['")
+            if not text[at:].strip() and error.context_mark:  # at the end of the file there is nothing to see
+                place = self._place(error.context_mark)
         elif "'-' indicator" in problem:
             message = f"does not belong to the list that begins{begun}; begin it with '- ', or check the indentation"
         elif "expected key" in problem or "<block end>" in problem:
@@ -456,7 +466,11 @@ class _Builder:
         elif "comment or line break" in problem:
             message = "text cannot follow '|' or '>' here; begin it on the next line, indented"
         elif "node content" in problem:
-            message = f"a value cannot begin with {here!r}; put quotes around text" if here else "a value is missing"
+            message = (
+                f"a value cannot begin with {here!r}; put quotes around text"
+                if here
+                else "a value or a closing bracket is missing"
+            )
         else:
             message = f"this is no YAML: {problem}"
         self._stop(place, message)

@@ -120,9 +120,8 @@ def limits(kind: inspect.Type) -> str:
 
 def _kind(kind: inspect.Type) -> str:
     """A type in a word or two."""
-    return re.sub(
-        r"^an? ", "", re.sub(r" like \S+| of a file that holds the secret", "", describe(kind)).replace("the ", "")
-    )
+    words = re.sub(r" like \S+| of a file that holds the secret", "", describe(kind))
+    return words.removeprefix("a ").removeprefix("the ")
 
 
 def _summary(plugin: Plugin[Any]) -> str:

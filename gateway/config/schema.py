@@ -53,7 +53,7 @@ def schema(plugins: Plugins = gateway.plugin) -> Schema:
             "gateway": made.struct(GatewayOptions),
             "log": made.struct(LogSettings),
             "drivers": _section({**entry, "additionalProperties": made.chosen("drivers", DriverKeys, plugins)}),
-            "streams": _section({"additionalProperties": {"anyOf": [made.struct(StreamKeys), {"type": "null"}]}}),
+            "streams": _section({"additionalProperties": {**made.struct(StreamKeys), "type": ["object", "null"]}}),
             "pipelines": _section({**entry, "additionalProperties": made.pipeline(plugins)}),
             "sinks": _section({**entry, "additionalProperties": made.chosen("sinks", SinkKeys, plugins)}),
             "include": {
@@ -152,10 +152,8 @@ class _Maker:
             if value is not NODEFAULT:
                 properties[name]["default"] = value
             if holds_secret(field.type):
-                properties[credential(name)] = {
-                    "type": "string",
-                    "description": "a systemd credential, instead of a file",
-                }
+                text = f"a systemd credential, instead of `{name}`"
+                properties[credential(name)] = {"type": "string", "description": text}
             if field.required and holds_secret(field.type):
                 either.append((name, credential(name)))
             elif field.required:
