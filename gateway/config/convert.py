@@ -10,13 +10,14 @@ import os
 import pwd
 import re
 import stat
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from msgspec import NODEFAULT, inspect
 
-from gateway.config.marks import Node, Place, dotted, resolve
+from gateway.config.marks import Node, Place, dotted, quoted, resolve
 from gateway.errors import Problem
 from gateway.plugin import Mistake
 from gateway.quantity import DURATION_UNITS, SIZE_UNITS, Duration, Secret, Size
@@ -29,7 +30,8 @@ _SECRET_NAMES = re.compile(
     r"(.*_)?(password|passwd|passphrase|token|secret|api_?key|access_key|private_key)", re.IGNORECASE
 )
 _LOGIN_IN_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/@\s]*:[^/@\s]*@")
-_MANY = 100  # problems after which nobody reads suggestions, which cost more than everything else
+_LONGEST_URL = 4096
+_COMPARISONS = 5_000  # between names: what suggestions may cost where everything is wrong
 
 
 class Reader:
@@ -37,9 +39,10 @@ class Reader:
 
     def __init__(self, environ: Mapping[str, str], problems: list[Problem]) -> None:
         self._environ, self.problems = environ, problems
+        self._comparisons = 0
 
     def problem(self, place: Place, path: Sequence[str | int], message: str) -> None:
-        self.problems.append(Problem(*place, dotted(path) or "file", message))
+        self.problems.append(Problem(*place, dotted(path) or "file", " ".join(message.splitlines())))
 
     def struct(self, node: Node, path: Steps, kind: type) -> Any:
         """`node` as a struct of type `kind`, or BROKEN."""
@@ -74,16 +77,15 @@ class Reader:
             self.problem(child.head, (*path, name), message)
         return found
 
-    def suggest(self, name: str, known: Iterable[str], all_of: str = "choose from") -> str:
+    def suggest(self, name: str, known: Collection[str]) -> str:
         """What to try instead of a name that is not known."""
-        names = list(dict.fromkeys(known))
-        if len(self.problems) < _MANY and len(name) <= 64:
-            close = difflib.get_close_matches(name, names[:2000], 1, 0.6)
+        self._comparisons += len(known)
+        if self._comparisons <= _COMPARISONS and len(name) <= 64:
+            close = difflib.get_close_matches(name, known, 1, 0.6)
             if close:
                 return f"did you mean {close[0]}?"
-        if not names:
-            return "there is none to choose from"
-        return f"{all_of} {', '.join(names[:40])}{', …' if len(names) > 40 else ''}"
+        shown = ", ".join(islice(known, 40))
+        return f"choose from {shown}{', …' if len(known) > 40 else ''}" if shown else "there is none to choose from"
 
     def fields(self, node: Node, path: Steps, fields: Iterable[inspect.Field]) -> tuple[dict[str, Any], bool]:
         """The values of those fields that are right, and whether all are that must be."""
@@ -187,7 +189,7 @@ class Reader:
         if not isinstance(text, str):
             scalar = isinstance(text, (int, float)) and len(node.text) <= 40
             return self._wrong(node, kind, path, f'put quotes around it: "{node.text}"' if scalar else "write a text")
-        if _LOGIN_IN_URL.match(text):
+        if _LOGIN_IN_URL.match(text[:_LONGEST_URL]):
             return self._refuse(node, path, "a password inside a url; take it out and use username: and password_file:")
         if kind.min_length is not None and len(text) < kind.min_length:
             message = (
@@ -216,7 +218,11 @@ class Reader:
             return self._wrong(node, kind, path, "write a single value")
         try:
             value = kind.cls.parse(text) if hasattr(kind.cls, "parse") else kind.cls(text)
-        except (ValueError, OverflowError) as error:
+            if isinstance(value, float) and not math.isfinite(value):
+                raise OverflowError
+        except OverflowError:
+            return self._refuse(node, path, f"{got(node)} is too much; write less")
+        except ValueError as error:
             return self._refuse(node, path, str(error))
         low, high = extra.get("ge"), extra.get("le")
         if low is not None and value < low:
@@ -429,8 +435,7 @@ def got(node: Node) -> str:
         return "a list"
     if node.value is None:
         return "nothing"
-    text = node.text if len(node.text) <= 60 else node.text[:60] + "…"
-    return repr(text) if isinstance(node.value, str) else text
+    return quoted(node.text) if isinstance(node.value, str) else node.text[:60]
 
 
 def spell(value: object) -> str:

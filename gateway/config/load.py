@@ -18,7 +18,7 @@ from msgspec import inspect
 import gateway.plugin
 from gateway import decode
 from gateway.config.convert import BROKEN, Reader, Steps, unreadable
-from gateway.config.marks import MAX_BYTES, Node, parse
+from gateway.config.marks import MAX_BYTES, Node, parse, quoted
 from gateway.config.model import (
     NAME,
     SAY_NAME,
@@ -172,7 +172,7 @@ class _Loader:
                 message = f"there is one of this name already, at {place}; rename or remove one of them"
                 self._read.problem(entry.head, (section, name), message)
             elif not _is_name(name) and not (section == "streams" and name in HOUSE_STREAMS):
-                self._read.problem(entry.head, (section, name), f"{name!r} is no name; write {SAY_NAME}")
+                self._read.problem(entry.head, (section, name), f"{quoted(name)} is no name; write {SAY_NAME}")
 
     def _included(self, root: Node) -> Iterator[Node]:
         """The trees of the files that `include:` names, each once."""
@@ -233,15 +233,13 @@ class _Loader:
         for name, node in self._entries["drivers"].items():
             path: Steps = ("drivers", name)
             keys, options, complete = self._entry(node, path, "drivers", DriverKeys)
+            said = self._decoder(node, path, keys.get("decode"))
             if options is BROKEN:
                 self._perhaps.update(_texts_under(node, ("stream", "streams")))
                 continue
             streams = tuple(dict.fromkeys(options.streams()))
-            for stream in streams:
-                if self._is_stream(node, path, stream):
-                    self._fed[stream] = None
+            self._fed.update((stream, None) for stream in streams if self._is_stream(node, path, stream))
             if complete:
-                said = self._decoder(node, path, keys["decode"]) if "decode" in keys else None
                 drivers[name] = DriverEntry(
                     name=name, driver=keys["driver"], decode=said, options=options, streams=streams
                 )
@@ -277,7 +275,7 @@ class _Loader:
             return self._plugins.load(family, name)
         except UnknownPlugin as error:
             hint = self._read.suggest(name, error.known)
-            self._read.problem(node.place, path, f"no {family[:-1]} is called {name!r}; {hint}")
+            self._read.problem(node.place, path, f"no {family[:-1]} is called {quoted(name)}; {hint}")
         except MissingExtra as error:
             self._read.problem(node.place, path, str(error))
         except Exception as error:
@@ -293,7 +291,9 @@ class _Loader:
         if name in decode.names():
             return name
         hint = self._read.suggest(said, decode.names())
-        self._read.problem(node.value["decode"].place, (*path, "decode"), f"no decoder is called {said!r}; {hint}")
+        self._read.problem(
+            node.value["decode"].place, (*path, "decode"), f"no decoder is called {quoted(said)}; {hint}"
+        )
         return None
 
     def _is_stream(self, node: Node, path: Steps, stream: str) -> bool:
@@ -304,7 +304,9 @@ class _Loader:
         if stream in HOUSE_STREAMS:
             self._read.problem(spot.place, (*path, *where), f"{stream} is the house's own; choose another name")
         else:
-            self._read.problem(spot.place, (*path, *where), f"{stream!r} is no name of a stream; write {SAY_NAME}")
+            self._read.problem(
+                spot.place, (*path, *where), f"{quoted(stream)} is no name of a stream; write {SAY_NAME}"
+            )
         return False
 
     # -- streams -------------------------------------------------------------------------------------------------------
@@ -333,7 +335,7 @@ class _Loader:
         if stream in self._fed or stream in HOUSE_STREAMS or stream in self._perhaps or self._missing_parts:
             return
         hint = self._read.suggest(stream, self._fed)
-        self._read.problem(node.place, path, f"there is no stream {stream!r}; {hint}")
+        self._read.problem(node.place, path, f"there is no stream {quoted(stream)}; {hint}")
 
     # -- pipelines -----------------------------------------------------------------------------------------------------
 
@@ -421,7 +423,9 @@ class _Loader:
             for i, stream in enumerate(keys.get("streams", ())):
                 item = node.value["streams"].value[i]
                 if stream in seen:
-                    self._read.problem(item.place, (*path, "streams", i), f"{stream!r} is listed twice; remove one")
+                    self._read.problem(
+                        item.place, (*path, "streams", i), f"{quoted(stream)} is listed twice; remove one"
+                    )
                 else:
                     self._known(item, (*path, "streams", i), stream)
                 seen.add(stream)
@@ -448,9 +452,8 @@ def _texts(node: Node | None) -> tuple[str, ...]:
 def _where(node: Node, text: str) -> tuple[Node, Steps]:
     """The first value below a node that is this text, and the path to it; the node itself where there is none."""
     inside = node.value
-    for step, child in (
-        inside.items() if isinstance(inside, dict) else enumerate(inside) if isinstance(inside, list) else ()
-    ):
+    children = inside.items() if isinstance(inside, dict) else enumerate(inside if isinstance(inside, list) else ())
+    for step, child in children:
         found, steps = _where(child, text)
         if steps or found.value == text:
             return found, (step, *steps)

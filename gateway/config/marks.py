@@ -3,7 +3,7 @@
 - scalars are read by the core schema of YAML 1.2: `on`, `off`, `yes`, `no`, `NO`, dates and `1:30` are text
 - anchors, aliases, merge keys and tags are refused: a value always stands where it is read
 - `${NAME}` and `${NAME:-default}` are filled in after parsing, so a value from outside can never change the structure
-- hostile input costs bounded memory and time: at most 1 MiB, 32 levels and 50,000 values
+- hostile input costs bounded memory and time: at most 1 MiB, 32 levels and 20,000 values
 """
 
 import re
@@ -17,7 +17,7 @@ from gateway.errors import Problem
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 32
-MAX_NODES = 50_000
+MAX_NODES = 20_000
 
 _LINE_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
@@ -265,6 +265,7 @@ class _Builder:
         self.problems: list[Problem] = []
         self._levels: list[_Level] = []
         self._nodes = 0
+        self._given = 0  # characters from the environment
 
     def build(self) -> Node:
         bad = _UNPRINTABLE.search(self.source.text)
@@ -332,7 +333,7 @@ class _Builder:
         place = self._place(event.start_mark)
         if not isinstance(event, yaml.ScalarEvent):
             if isinstance(event, yaml.AliasEvent):
-                self._stop(place, f"an alias (*{event.anchor}) as a key; write the key out")
+                self._stop(place, f"an alias (*{str(event.anchor)[:40]}) as a key; write the key out")
             self._stop(place, "a map or list as a key; put quotes around text that begins with '{' or '['")
         key: str = event.value
         level.head, level.key = (place.line, place.column), key
@@ -352,13 +353,13 @@ class _Builder:
     def _refuse(self, event: Any, node: Node) -> None:
         place = self._place(event.start_mark)
         if isinstance(event, yaml.AliasEvent):
-            self._problem(place, f"aliases (*{event.anchor}) are not supported; write the value out")
+            self._problem(place, f"aliases (*{str(event.anchor)[:40]}) are not supported; write the value out")
             node.broken = True
         elif event.anchor:
-            self._problem(place, f"anchors (&{event.anchor}) are not supported; write the value where it is used")
+            self._problem(place, f"anchors (&{event.anchor[:40]}) are not supported; write the value where it is used")
         tag = getattr(event, "tag", None)
         if tag is not None and not isinstance(event, yaml.AliasEvent):
-            shown = tag.replace("tag:yaml.org,2002:", "!!")
+            shown = tag.replace("tag:yaml.org,2002:", "!!")[:40]
             self._problem(place, f"tags ({shown}) are not supported; remove it, and quote what is meant as text")
             node.broken = True
 
@@ -373,36 +374,38 @@ class _Builder:
         node.value = text if node.style or (node.filled and not text) else resolve(text)
 
     def _fill(self, text: str, node: Node) -> str:
+        """The text with every `${…}` replaced. The first that cannot be is reported, and the text left as it is."""
         pieces: list[str] = []
         filled: list[Filled] = []
         at = length = 0
         for match in _REFERENCE.finditer(text):
-            kept = text[at : match.start()]
-            value = "${" if match[0] == "$${" else self._lookup(match[1], node.at(match.start()), node)
-            pieces += (kept, value)
-            filled.append(Filled(length + len(kept), length + len(kept) + len(value), match.start(), match.end()))
-            at, length = match.end(), length + len(kept) + len(value)
+            value = "${" if match[0] == "$${" else self._lookup(match[1], node, match.start())
+            if value is None:
+                node.broken = True
+                return text
+            start = length + match.start() - at
+            pieces += (text[at : match.start()], value)
+            filled.append(Filled(start, start + len(value), *match.span()))
+            at, length = match.end(), start + len(value)
+            self._given += len(value)
+            if self._given > MAX_BYTES:
+                self._stop(node.place, f"the environment fills in more than {MAX_BYTES >> 20} MiB; fill in less")
         node.filled = tuple(filled)
         return "".join([*pieces, text[at:]])
 
-    def _lookup(self, inside: str | None, place: Place, node: Node) -> str:
+    def _lookup(self, inside: str | None, node: Node, at: int) -> str | None:
         match = _NAME.fullmatch(inside or "")
         if match is None:
-            self._problem(
-                place, "'${' begins a name from the environment; write ${NAME}, ${NAME:-default}, or $${ for itself"
-            )
-            node.broken = True
-            return ""
-        value = self.environ.get(match[1])
-        if value:
-            return value
-        if match[2] is not None:
-            return match[2]
+            message = "'${' begins a name from the environment; write ${NAME}, ${NAME:-default}, or $${ for itself"
+            self._problem(node.at(at), message)
+            return None
+        name, otherwise = match.groups()
+        value = self.environ.get(name)
+        if otherwise is not None:
+            return value or otherwise
         if value is None:
-            name = match[1]
-            self._problem(place, f"the environment has no {name}; set it, or write ${{{name}:-default}}")
-            node.broken = True
-        return ""
+            self._problem(node.at(at), f"the environment has no {name}; set it, or write ${{{name}:-default}}")
+        return value
 
     def _place(self, mark: Any) -> Place:
         return Place(self.source.file, *_pair(mark))
@@ -481,8 +484,17 @@ def _pair(mark: Any) -> tuple[int, int]:
 
 
 def dotted(path: Sequence[str | int]) -> str:
-    """A path as people write it: `sinks.cloud.streams[1]`."""
+    """A path as people write it, in one line: `sinks.cloud.streams[1]`."""
     out = ""
     for step in path:
-        out += f"[{step}]" if isinstance(step, int) else f".{step}" if out else step
+        if isinstance(step, int):
+            out += f"[{step}]"
+        else:
+            name = step if step.isprintable() and 0 < len(step) <= 64 else quoted(step)
+            out += f".{name}" if out else name
     return out
+
+
+def quoted(text: str) -> str:
+    """A text as it is shown in a message: in quotes, in one line, not too long."""
+    return repr(text if len(text) <= 60 else text[:60] + "…")

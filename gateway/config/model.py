@@ -52,7 +52,7 @@ class Start(str):
         if text not in ("earliest", "latest"):
             try:
                 _moment(text, 0)
-            except ValueError:
+            except (ValueError, OverflowError):
                 time = "2026-05-01T00:00:00Z"
                 raise ValueError(f"{text!r} is no start; write earliest, latest, a time as {time}, or 7d") from None
         return cls(text)

@@ -455,6 +455,27 @@ def test_hundreds_of_mistakes_are_all_reported(problems):
     assert len(found) == 900
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "gateway: {id: '" + "${X}" * 100_000 + "'}",
+        "gateway: {id: '" + "${HOSTNAME}" * 90_000 + "'}",
+        "gateway: {id: 'a://" + ":" * 500_000 + "'}",
+        "log: {turn: " + "9" * 100_000 + "s, size: " + "9" * 400 + "MiB}",
+        "gateway:\n" + " k: 1\n" * 19_000,
+        "a" * 100_000 + ": 1",
+        "x: {" * 1_000,
+        "? " * 100_000,
+        '"\\e[31m\\n": 1',
+    ],
+    ids=range(9),
+)
+def test_hostile_text_costs_bounded_work_and_a_message_in_one_line(text, problems):
+    for line in problems(text, gateway=""):
+        assert line.isprintable()
+        assert len(line) < 400
+
+
 GOOD = """\
 gateway: {id: "g-${X:-1}", status: null}
 log: {size: 20MiB, turn: 20ms}
