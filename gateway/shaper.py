@@ -22,7 +22,7 @@ from gateway.record import DEAD_LETTERS, Batch, Gap
 
 log_ = logging.getLogger("tidegate.shaper")
 
-SLICE = 1_000  # records between two looks at the clock: about a millisecond
+SLICE = 2_000  # records between two looks at the clock: one or two milliseconds
 BUDGET_S = 0.010  # per pipeline and turn
 BLOCK = 8_192
 

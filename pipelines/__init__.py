@@ -31,11 +31,11 @@ will run over batches. A complete one (`/etc/tidegate/plugins/steps/scale.py`, u
   `code.local()` and `code.constant(thing)` go into a line, never text that a user wrote.
 - remember: `code.state(state)` adds an object with `save`, `load` and `stats`. What it holds is a value per key (and
   window) of plain data, so that it can be snapshotted here and can live in a keyed store elsewhere. Numbers stay within
-  64 bits. State is changed by the last lines a step writes, so that a record that fails has changed nothing in it. It is
+  64 bits. It is changed by the last lines a step writes, so that a record that fails has changed nothing in it. It is
   bounded by `code.max_keys`; what it evicts it counts.
 - wait: `code.timed(state)` has `state.fire(out)` called as the watermark reaches `state.due`. Deadlines act in their
   order, across all steps. `code.reschedule()` follows code that may have made `due` earlier.
-- lead on: `code.rows(state, stage)` starts a new loop over what leaves the state, through `state.rows(out, records, …)`;
+- lead on: `code.rows(state, stage)` starts a new loop over what leaves the state, by `state.rows(out, records, …)`.
   `code.deliver(payload)` and `code.set_aside(stream)` send.
 
 A step sees nothing but the records and the time that passes: no clock, no files, no network, no other step's state. So

@@ -156,12 +156,17 @@ class Link(asyncio.BufferedProtocol):
         self._paused = False
         self._panics = 0
         self._mark = self._wanted = 1
+        self._out: list[bytes] = []  # written in this round of the loop
 
     # -- what an owner does --------------------------------------------------------------------------------------------
 
     def write(self, data: bytes) -> None:
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.write(data)
+        """Send, together with everything else that is written in this round of the loop: a send may wake another
+        process, which costs more than making what is sent.
+        """
+        if not self._out:
+            self._loop.call_soon(self._flush)
+        self._out.append(data)
 
     def pause(self) -> None:
         """Read nothing more; the kernel's buffers fill, then the broker's."""
@@ -205,6 +210,7 @@ class Link(asyncio.BufferedProtocol):
         """Say why, and end the connection once what was written is sent."""
         self._reason = self._reason or reason
         self.write(DisconnectPacket(reason_code=code).write())
+        self._flush()
         if self._transport is not None:
             self._transport.close()
 
@@ -237,6 +243,11 @@ class Link(asyncio.BufferedProtocol):
         if not self.lost.done():
             why = _explain(exc) if isinstance(exc, OSError) else str(exc or "the broker closed the connection")
             self.lost.set_result(self._reason or why)
+
+    def _flush(self) -> None:
+        out, self._out = self._out, []
+        if out and self._transport is not None and not self._transport.is_closing():
+            self._transport.write(out[0] if len(out) == 1 else b"".join(out))
 
     # -- inside --------------------------------------------------------------------------------------------------------
 

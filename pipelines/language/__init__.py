@@ -235,7 +235,6 @@ def _event(code: Code, time: Time) -> str | None:
 
 
 def _write_steps(code: Code, steps: Sequence[Mapping[str, Any]]) -> None:
-    known = plugin.names("steps")
     for i, step in enumerate(steps):
         if len(step) != 1:
             code.at = ()
@@ -248,8 +247,8 @@ def _write_steps(code: Code, steps: Sequence[Mapping[str, Any]]) -> None:
             return
         try:
             found = plugin.load("steps", kind)
-        except plugin.UnknownPlugin:
-            code.mistake(f"no step is called `{kind}`{alike(kind, known)}; there are {', '.join(known)}")
+        except plugin.UnknownPlugin as error:
+            code.mistake(f"no step is called `{kind}`{alike(kind, error.known)}; there are {', '.join(error.known)}")
             continue
         except plugin.MissingExtra as error:
             code.mistake(str(error))

@@ -222,7 +222,7 @@ class Code:
         """To be written after code that may have made a `due` earlier."""
         if len(self.stages) == 1:
             self.write("progress.leave(source, top, seen)")
-            self.write("bound, wake = progress.plan(source)")
+            self.write("bound, low, wake = progress.plan(source)")
 
     def cache(self, line: str) -> None:
         """A line such as `lo = hi = 0` that runs before the first record of a batch, and after time has passed."""
@@ -266,9 +266,15 @@ class Code:
         found = {write_path(path): value for path, value in self.scope.fields.items()}
         if len(self.stages) == 1:
             return found
-        # `key`, `start` and `end` are told of every row, `partial` only where it is true
-        row = {name: value for name, value in self.scope.built_in.items() if name != "partial"}
-        return {**row, **found, "partial": Value("(partial or None)", Type("bool", True), True)}
+        # a row's built-in facts, such as `partial`, are told only where they are true
+        built_in = self.scope.built_in
+        row = {name: value for name, value in built_in.items() if value.type != BOOL}
+        facts = {
+            name: Value(f"({value.code} or None)", Type("bool", True), True)
+            for name, value in built_in.items()
+            if value.type == BOOL
+        }
+        return {**row, **found, **facts}
 
     def json(self, values: Mapping[str, Value]) -> str:
         """Code of a JSON object of these values as bytes. What is missing is left out, a time becomes RFC 3339 text."""
@@ -366,9 +372,9 @@ def _first(code: Code, schema: Mapping[Path, fields.Declared], clock: Clockwork)
     record: list[tuple[str, str]] = []
     if timed:
         record += [
-            ("if at >= wake:", "time"),
-            ("    bound, wake = progress.silence(source, at, top, seen, out)", "time"),
-            ("    seen = None", "time"),  # told; it must not be told again as news
+            ("if not low <= at < wake:", "time"),
+            ("    bound, low, wake = progress.silence(source, at, top, seen, out)", "time"),
+            ("    seen = -1", "time"),  # told; it must not be told again as news
             *((f"    {cache}", "time") for cache in stage.caches),
         ]
     if used:
@@ -382,19 +388,18 @@ def _first(code: Code, schema: Mapping[Path, fields.Declared], clock: Clockwork)
             ("if ts > top:", "time"),
             *([(f"    {ahead}", "time.max_ahead")] if ahead else []),
             ("    top = ts", "time"),
-            ("    seen = at", "time"),
+            ("    if at > seen: seen = at", "time"),
             ("    if ts >= bound:", "time"),
-            ("        bound, wake = progress.reach(source, top, seen, out)", "time"),
+            ("        bound, low, wake = progress.reach(source, top, seen, out)", "time"),
             *((f"        {cache}", "time") for cache in stage.caches),
-            ("else:", "time"),
-            ("    seen = at", "time"),
+            ("elif at > seen: seen = at", "time"),
         ]
     elif ahead:
         record.append((ahead, "time.max_ahead"))
     body = [*record, *stage.lines]
     flags = "retained" in stage.scope.asked
     columns = "times, keys, left" + ", batch.flags or bytes(len(values))" * flags
-    enter = ["seen = None", "top, bound, wake = progress.enter(source, times[0])"] if timed else []
+    enter = ["seen = -1", "top, bound, low, wake = progress.enter(source, times[0])"] if timed else []
     return [
         ("def stage0(batch, out, source, decode):", ""),
         *_indented(1, ["emit = out.emit", "times = batch.times", "keys = batch.keys", "values = batch.values"]),

@@ -34,8 +34,9 @@ class Timed(Protocol):
 class Progress:
     """The watermark over several inputs, told apart by their number.
 
-    Generated code keeps `top` (the newest event time of its input) and `seen` (the arrival of the last record that
-    told one, None if there was none in this batch) in locals and hands them over when something must be decided.
+    Generated code keeps `top` (the newest event time of its input) and `seen` (the latest arrival of a record that told
+    one, -1 if there was none yet in this batch) in locals, and hands them over when something must be decided: when an
+    event time reaches `bound`, and when an arrival is not between `low` and `wake`.
     """
 
     def __init__(self, inputs: int, lateness: int, patience: int, by_arrival: bool, timed: Sequence[Timed]) -> None:
@@ -47,42 +48,52 @@ class Progress:
         # An input alone, stamped by arrival, needs no patience: its records are the clock.
         self.patient = inputs > 1 or not by_arrival
 
-    def enter(self, source: int, arrival: int) -> tuple[int, int, int]:
-        """A batch of `source` begins: its top, and the bounds of plan()."""
+    def enter(self, source: int, arrival: int) -> tuple[int, int, int, int]:
+        """A batch of `source` begins: its top, and what plan() says."""
         if self.seen[0] < 0:
             self.seen = [arrival] * len(self.seen)  # patience with the silent starts with the first record of all
         return self.tops[source], *self.plan(source)
 
-    def leave(self, source: int, top: int, seen: int | None) -> None:
+    def leave(self, source: int, top: int, seen: int) -> None:
         """What the locals of a batch hold is what we know."""
-        if seen is not None:
-            self.tops[source], self.seen[source], self.idle[source] = top, seen, False
+        if seen < 0:
+            return
+        if self.idle[source]:
+            # it will hold back again: first write down how far the others have come without it
+            self._rise(self._slowest())
+        self.tops[source], self.seen[source], self.idle[source] = top, max(seen, self.seen[source]), False
 
-    def plan(self, source: int) -> tuple[int, int]:
-        """The event time of `source` at which reach() must be called, and the arrival at which silence() must be."""
+    def plan(self, source: int) -> tuple[int, int, int]:
+        """(bound, low, wake) for the records of `source` that follow."""
         first = self._first()
-        if first == NEVER:
-            return NEVER, NEVER
-        bound = first + self.lateness
+        bound = first + self.lateness if first != NEVER else NEVER
         for i, top in enumerate(self.tops):
             if top < bound and i != source and not self.idle[i]:
                 bound = NEVER  # that input holds back; nothing this one says can move the watermark so far
                 break
-        return bound, self._wake(first) if self.patient else NEVER
+        if not self.patient:
+            return bound, 0, NEVER
+        if self.idle[source]:
+            return bound, 0, -1  # every record must be looked at: the first that tells a time changes the plan
+        longest = min([seen for seen, idle in zip(self.seen, self.idle, strict=True) if not idle])
+        return bound, max(longest, self.seen[source] - self.patience), longest + self.patience
 
-    def watermark(self, source: int, top: int, seen: int | None) -> int:
+    def watermark(self, source: int, top: int, seen: int) -> int:
         """The watermark as of now, while a batch of `source` is being processed."""
         self.leave(source, top, seen)
         return self._rise(self._slowest())
 
-    def reach(self, source: int, top: int, seen: int, out: Outputs) -> tuple[int, int]:
+    def reach(self, source: int, top: int, seen: int, out: Outputs) -> tuple[int, int, int]:
         """Event time of `source` reached its bound."""
         self._fire(self.watermark(source, top, seen), out)
         return self.plan(source)
 
-    def silence(self, source: int, arrival: int, top: int, seen: int | None, out: Outputs) -> tuple[int, int]:
-        """A record arrived so late after others that some input may have fallen silent."""
+    def silence(self, source: int, arrival: int, top: int, seen: int, out: Outputs) -> tuple[int, int, int]:
+        """A record arrived so much later than others that an input may have fallen silent; or the clock was set back."""
         self.leave(source, top, seen)
+        if self.seen[source] > arrival + self.patience:
+            # arrivals that were stamped by a clock that ran ahead say nothing about silence any more
+            self.seen = [min(seen, arrival) for seen in self.seen]
         self._listen(arrival, out)
         return self.plan(source)
 
@@ -104,7 +115,8 @@ class Progress:
             self._listen(now, out)
 
     def save(self) -> list[Any]:
-        return [self.mark, self.tops, self.seen, self.idle]
+        # The watermark is worked out when it is needed; what is saved must not tell when that was.
+        return [self._rise(self._slowest()), self.tops, self.seen, self.idle]
 
     def load(self, saved: list[Any]) -> None:
         self.mark, self.tops, self.seen, self.idle = saved
@@ -131,13 +143,12 @@ class Progress:
         return [(top, seen) for top, seen in zip(self.tops, self.seen, strict=True) if top >= 0]
 
     def _listen(self, now: int, out: Outputs) -> None:
-        """Find out who is silent, and let time pass accordingly."""
-        for i, seen in enumerate(self.seen):
-            if self.idle[i]:
-                continue
-            if seen < CLOCK_SET <= now:
+        """Find out who is silent, one after the other as they fell silent, and let time pass accordingly."""
+        for i in sorted(range(len(self.seen)), key=self.seen.__getitem__):
+            self._fire(self._rise(self._slowest()), out)
+            if self.seen[i] < CLOCK_SET <= now and not self.idle[i]:
                 self.seen[i] = now  # the clock was set meanwhile: the difference says nothing about silence
-            elif now - seen >= self.patience:
+            elif now - self.seen[i] >= self.patience:
                 self.idle[i] = True
         if not all(self.idle):
             self._fire(self._rise(self._slowest()), out)

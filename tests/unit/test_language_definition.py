@@ -1,10 +1,10 @@
 """Definitions: every mistake at once with its path, what a pipeline reads and feeds, and where a failure is reported."""
 
 import pytest
+from shaping import NOON, Event, S, mistakes, program, run
 
 from gateway.plugin import compiler
 from pipelines.language import compile_pipeline
-from shaping import NOON, S, Event, mistakes, program, run
 
 WINDOW = {"window": {"tumbling": "10s", "agg": {"n": "count()"}}}
 
@@ -228,7 +228,12 @@ def test_a_failure_is_reported_with_its_step_and_the_next_record_goes_on(event, 
 
 def test_a_row_that_fails_after_its_window_is_reported_and_the_next_row_goes_on():
     made = program(STEPS, schema=SCHEMA, time={"event": "ts", "lateness": "0s"}, key="topic_part(1)")
-    events = [Event("k/a", payload(2)), Event("k/a", payload(2)), Event("k/b", payload(2)), Event("k/c", payload("1e100"))]
+    events = [
+        Event("k/a", payload(2)),
+        Event("k/a", payload(2)),
+        Event("k/b", payload(2)),
+        Event("k/c", payload("1e100")),
+    ]
     out = run(made, [*events, Event("k/d", payload(2, NOON // S + 10))])
     assert out.letters() == [
         ("steps[3].set.r", "division by zero"),
@@ -241,10 +246,10 @@ def test_a_row_that_fails_after_its_window_is_reported_and_the_next_row_goes_on(
 
 
 def test_an_int_sum_refuses_the_record_that_would_overflow_it_and_keeps_the_rest():
-    made = program(
-        [{"window": {"tumbling": "10s", "agg": {"s": "sum(n)", "c": "count()"}}}], schema={"n": "int"}
-    )
+    made = program([{"window": {"tumbling": "10s", "agg": {"s": "sum(n)", "c": "count()"}}}], schema={"n": "int"})
     big = b'{"n":9223372036854775807}'
-    out = run(made, [Event("k", big), Event("k", b'{"n":1}'), Event("k", b'{"n":-1}'), Event("k", b'{"n":0}', NOON + 10 * S)])
+    out = run(
+        made, [Event("k", big), Event("k", b'{"n":1}'), Event("k", b'{"n":-1}'), Event("k", b'{"n":0}', NOON + 10 * S)]
+    )
     assert out.letters() == [("steps[0].window.agg", "the result does not fit into a 64-bit int")]
     assert [(row["s"], row["c"]) for row in out.rows()] == [(9223372036854775806, 2)]

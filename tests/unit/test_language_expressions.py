@@ -1,9 +1,9 @@
 """Expressions: what they come to, what is refused when a configuration is loaded, and where the refusal points."""
 
 import pytest
+from shaping import NOON, Event, mistakes, program, run, value_of
 
 from pipelines.language.parse import Wrong, parse, parse_path, write_path
-from shaping import NOON, Event, mistakes, program, run, value_of
 
 SCHEMA = {"v": "float", "u": "str", "o": "float?", "s": "str?", "n": "int", "b": "bool", "ts": "time", "t2": "time?"}
 PAYLOAD = {"v": 21.5, "u": "kWh", "n": 7, "b": True, "ts": 1763899190}
@@ -43,14 +43,12 @@ def test_what_could_do_more_than_calculate_is_refused_at_load(expression):
         ("u + v", 0, "`+` cannot take str and float; to join text, write str(v)"),
         ("b < b", 0, "`<` cannot order true and false"),
         ("b + 1", 0, "`+` cannot take bool and int"),
-        ("ts > 5", 0, "`>` cannot compare time with int; the difference of two times is a number of seconds: "
-         "arrival - ts > 60"),
+        ("ts > 5", 0, "`>` cannot compare time with int; the difference of two times is a number of seconds: arrival - ts > 60"),
         ("v && b", 2, "write `and` instead of `&&`"),
         ("v || b", 2, "write `or` instead of `||`"),
         ("v = 3", 2, "to compare, write `==`"),
         ("!b", 0, "write `not` instead of `!`"),
-        ("v == null", 5, "a missing value is asked for with has(x) and replaced with default(x, …); there is no null "
-         "to write"),
+        ("v == null", 5, "a missing value is asked for with has(x) and replaced with default(x, …); there is no null to write"),
         ("b ? v : 1", 2, "write `a if condition else b` instead of `condition ? a : b`"),
         ("1 + volt", 4, "no field `volt` in the schema"),
         ("vv + 1", 0, "no field `vv` in the schema; did you mean `v`?"),
@@ -154,7 +152,9 @@ def test_what_is_always_written_alike_is_read_back_alike():
         assert parse_path(write_path(path)) == path
 
 
-@pytest.mark.parametrize("text", ["'" * 3, "\x00", "v" * 1000, "(" * 1000, "-" * 1000, "not " * 250, "a." * 400, "1" * 999])
+@pytest.mark.parametrize(
+    "text", ["'" * 3, "\x00", "v" * 1000, "(" * 1000, "-" * 1000, "not " * 250, "a." * 400, "1" * 999]
+)
 def test_no_text_brings_the_parser_down(text):
     try:
         parse(text)

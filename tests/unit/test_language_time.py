@@ -4,9 +4,9 @@ import math
 import random
 
 import pytest
+from shaping import NOON, Event, Out, S, program, run
 
 from gateway.record import Batch
-from shaping import NOON, S, Event, Out, program, run
 
 COUNT = {"window": {"tumbling": "10s", "agg": {"n": "count()"}}}
 EVENT = {"schema": {"ts": "time", "v": "float = 0"}, "time": {"event": "ts", "lateness": "2s"}}
@@ -21,7 +21,9 @@ def at(second, key="k", *, arrival=None, stream="in", **more):
 
 def closed(out):
     """(key, second of the end, count) of every row."""
-    return [(row["key"], (time - NOON) // S, row["n"]) for (to, time, *_), row in zip(out.emitted, out.rows(), strict=True)]
+    return [
+        (row["key"], (time - NOON) // S, row["n"]) for (to, time, *_), row in zip(out.emitted, out.rows(), strict=True)
+    ]
 
 
 def test_a_window_closes_with_the_record_that_moves_the_watermark_to_its_end():
@@ -166,7 +168,7 @@ def test_an_input_that_is_silent_holds_nobody_back():
 
 def test_an_input_that_never_spoke_is_waited_for_once():
     made = program([COUNT], **EVENT, **{"from": ["a", "b"]})
-    out = run(made, [at(second, stream="a") for second in range(0, 60)])
+    out = run(made, [at(second, stream="a") for second in range(60)])
     assert closed(out) == []
     run(made, [at(60, stream="a")], out=out)
     assert [row[1] for row in closed(out)] == [10, 20, 30, 40, 50]
