@@ -89,7 +89,7 @@ class Progress:
         return self.plan(source)
 
     def silence(self, source: int, arrival: int, top: int, seen: int, out: Outputs) -> tuple[int, int, int]:
-        """A record arrived so much later than others that an input may have fallen silent; or the clock was set back."""
+        """A record arrived so late after others that an input may be silent, or the clock was set back."""
         self.leave(source, top, seen)
         if self.seen[source] > arrival + self.patience:
             # arrivals that were stamped by a clock that ran ahead say nothing about silence any more
