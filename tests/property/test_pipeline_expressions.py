@@ -96,17 +96,16 @@ def plainly(node, names):
         case ast.IfExp():
             return plainly(node.body if plainly(node.test, names) else node.orelse, names)
         case ast.Compare():
-            values = [plainly(part, names) for part in (node.left, *node.comparators)]
             ask = {
-                ast.Lt: "__lt__",
-                ast.LtE: "__le__",
-                ast.Gt: "__gt__",
-                ast.GtE: "__ge__",
-                ast.Eq: "__eq__",
-                ast.NotEq: "__ne__",
-            }
-            pairs = zip(values, node.ops, values[1:], strict=False)
-            return all(compare(a, ask[type(op)], b) for a, op, b in pairs)
+                ast.Lt: "__lt__", ast.LtE: "__le__", ast.Gt: "__gt__", ast.GtE: "__ge__", ast.Eq: "__eq__", ast.NotEq: "__ne__",
+            }  # fmt: skip
+            left = plainly(node.left, names)
+            for op, part in zip(node.ops, node.comparators, strict=True):
+                right = plainly(part, names)
+                if not compare(left, ask[type(op)], right):
+                    return False  # what follows in a chain is not asked
+                left = right
+            return True
         case ast.BinOp():
             a, b = plainly(node.left, names), plainly(node.right, names)
             return {
