@@ -79,6 +79,30 @@ class Failed:
     """What should be a dead letter."""
 
 
+def kind(node):
+    """int or float, by the rule that an int becomes a float wherever the other choice is one."""
+    match node:
+        case ast.Constant():
+            return type(node.value)
+        case ast.Name():
+            return {"int": int}.get(SCHEMA.get(node.id), float)
+        case ast.UnaryOp():
+            return kind(node.operand)
+        case ast.BinOp():
+            parts = () if isinstance(node.op, ast.Div) else (node.left, node.right)
+        case ast.IfExp():
+            parts = node.body, node.orelse
+        case ast.Call(func=ast.Name(id="floor" | "len")) | ast.Call(func=ast.Name(id="round"), args=[_]):
+            return int
+        case ast.Call(func=ast.Name(id="sqrt")):
+            return float
+        case ast.Call(func=ast.Name(id="round")):
+            return kind(node.args[0])
+        case ast.Call():
+            parts = node.args
+    return int if parts and all(kind(part) is int for part in parts) else float
+
+
 def plainly(node, names):
     """The same by walking the tree that Python itself makes of the text: no code of ours, no code made of it."""
     match node:
@@ -94,7 +118,7 @@ def plainly(node, names):
             results = (plainly(value, names) for value in node.values)
             return all(results) if isinstance(node.op, ast.And) else any(results)
         case ast.IfExp():
-            return plainly(node.body if plainly(node.test, names) else node.orelse, names)
+            return kind(node)(plainly(node.body if plainly(node.test, names) else node.orelse, names))
         case ast.Compare():
             ask = {
                 ast.Lt: "__lt__", ast.LtE: "__le__", ast.Gt: "__gt__", ast.GtE: "__ge__", ast.Eq: "__eq__", ast.NotEq: "__ne__",
@@ -116,6 +140,8 @@ def plainly(node, names):
             if name == "has":
                 return names.get(node.args[0].id) is not None
             args = [plainly(arg, names) for arg in node.args]
+            if name in {"min", "max", "clamp", "default"}:
+                args = [arg if arg is None else kind(node)(arg) for arg in args]
             return {
                 "min": min, "max": max, "abs": abs, "round": round, "floor": math.floor, "sqrt": math.sqrt, "len": len,
                 "clamp": lambda v, low, high: min(max(v, low), high), "contains": lambda text, piece: piece in text,
