@@ -27,7 +27,9 @@ from gateway.status import Status
 
 log_ = logging.getLogger("tidegate.daemon")
 
-DRAIN_S = 5.0  # what sinks get at a stop to have confirmed what is under way
+SETTLE_S = 3.0  # what the log gets at a stop to make durable what was read, and drivers to acknowledge it
+LAST_COMMIT_S = 2.0  # what the last commit gets, with the positions that the drain moved
+DRAIN_S = 4.0  # what sinks get at a stop to have confirmed what is under way
 STUCK_S = 90.0  # a part that has work and makes no progress for this long starves the watchdog; a card may take 60 s
 
 
@@ -50,6 +52,7 @@ class Daemon:
         self._readers = ThreadPoolExecutor(1, "log-read")
         self._stop = asyncio.Event()
         self.ready = False
+        self.hung = False  # after run(): the log's thread never came back from the disk
         self._started = time.monotonic()
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
@@ -132,9 +135,14 @@ class Daemon:
         self._notify.stopping()
         self.ready = False
         log_.info("stopping")
-        await self._end("turns", *[name for name in self._tasks if name.startswith("driver:")])
-        async with asyncio.timeout(DRAIN_S + 3):
-            await self.intake.settle()
+        await self._end("turns")
+        self.intake.close_inputs()
+        try:
+            async with asyncio.timeout(SETTLE_S):
+                await self.intake.settle()
+        except TimeoutError:
+            log_.warning("the log did not take what was gathered; it was not acknowledged, its sources send it again")
+        await self._end(*[name for name in self._tasks if name.startswith("driver:")])
         try:
             async with asyncio.timeout(DRAIN_S):
                 await asyncio.gather(*[forwarder.drain() for forwarder in self.intake.forwarders])
@@ -142,8 +150,12 @@ class Daemon:
             log_.info("some batches were not confirmed in time; they go out again after the next start")
         await self._end(*[name for name in self._tasks if name.startswith(("forward:", "sink:"))])
         self.intake.finish()
-        await self._tasks["commits"]
-        await self._end("watchdog", "status")
+        await asyncio.wait([self._tasks["commits"]], timeout=LAST_COMMIT_S)
+        self.hung = not self._tasks["commits"].done()
+        await self._end("commits", "watchdog", "status")
+        if self.hung:
+            log_.error("the disk does not answer; leaving without it, nothing that was acknowledged is lost")
+            return
         await asyncio.get_running_loop().run_in_executor(self._log_thread, self.log.close)
         self._log_thread.shutdown()
         self._readers.shutdown()
@@ -244,4 +256,8 @@ class Daemon:
 def serve(config: Config) -> None:
     """Run a daemon in this process until it is told to stop."""
     os.umask(0o077)
-    asyncio.run(Daemon(config).run())
+    daemon = Daemon(config)
+    asyncio.run(daemon.run())
+    if daemon.hung:
+        logging.shutdown()
+        os._exit(1)  # the interpreter would wait for the thread for ever

@@ -113,6 +113,7 @@ class Intake:
         self._in_flight = False
         self._in_flight_unsafe = 0
         self._stopping = False
+        self._closed = False
 
     # -- drivers -------------------------------------------------------------------------------------------------------
 
@@ -198,7 +199,14 @@ class Intake:
                 self._paused.add(name)
                 driver.pause()
 
+    def close_inputs(self) -> None:
+        """Read nothing more; what was read can still be acknowledged."""
+        self._closed = True
+        self._pause()
+
     def _resume(self) -> None:
+        if self._closed:
+            return
         for name in list(self._paused):
             self._paused.discard(name)
             if name in self._drivers:

@@ -125,7 +125,9 @@ class Program(Protocol):
     name: str
     inputs: tuple[str, ...]  # streams, in configured order
     outputs: tuple[str, ...]  # every stream it may emit to, dead letters included
-    start: str | int  # where a reader without a position starts: "earliest" | "latest" | ns since 1970
+    start: (
+        str | int
+    )  # where a reader without a position starts: "earliest" | "latest" | ns since 1970, or below zero: ns ago
     signature: str  # of the definition; a snapshot taken under another signature is not restored
 
     def run(self, batch: Batch, out: Outputs) -> None:

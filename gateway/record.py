@@ -178,9 +178,6 @@ def fingerprint(key: str, value: bytes) -> int:
     return zlib.crc32(value, zlib.crc32(key.encode()))
 
 
-_json_shape = msgspec.json.Decoder(msgspec.Raw, strict=True)
-
-
 def wire_value(value: bytes) -> object:
     """A payload as outside programs see it: the JSON value it is, else text, else {"$b": base64}.
 
@@ -191,11 +188,15 @@ def wire_value(value: bytes) -> object:
     except UnicodeDecodeError:
         return {"$b": base64.b64encode(value).decode()}
     try:
-        raw = _json_shape.decode(value)
+        msgspec.json.decode(value)  # in full: a number may be JSON and still be more than anybody can read
     except (msgspec.DecodeError, RecursionError):
         return text
     # In valid JSON a line break stands between tokens only; a line-based format needs it to be a space.
-    return msgspec.Raw(value.replace(b"\n", b" ").replace(b"\r", b" ")) if b"\n" in value or b"\r" in value else raw
+    return (
+        msgspec.Raw(value.replace(b"\n", b" ").replace(b"\r", b" "))
+        if b"\n" in value or b"\r" in value
+        else msgspec.Raw(value)
+    )
 
 
 def dead_letter(who: str, step: str, reason: str, stream: str, record: Record) -> bytes:

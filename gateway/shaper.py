@@ -118,8 +118,8 @@ class Shaper:
         start = lane.program.start
         if start == "latest":
             return self._log.next(stream)
-        if isinstance(start, int):
-            return self._log.seek(stream, start)
+        if isinstance(start, int):  # below zero: that long ago
+            return self._log.seek(stream, start if start >= 0 else self._clock.now() + start)
         return self._log.oldest(stream)
 
     def _replay(self, lane: Lane, snapshot: Snapshot, ticks: Sequence[Tick]) -> None:

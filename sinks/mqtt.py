@@ -32,9 +32,6 @@ format: ndjson+zstd
 PLACES = ("{gateway}", "{stream}", "{sink}", "{key}")
 WINDOW = 1000  # messages on their way at most, whatever the broker allows: they wait in our memory too
 LAST_ID = 65535
-PUBACK_BYTES = 4  # of an acknowledgement that has nothing to add
-FEW = 16  # answers that are awaited together; of more, half is awaited, so that the window stays in use
-LOOK_S = 0.25  # an answer that came without its fellows is seen after this time
 RETRY_S, RETRY_MOST_S = 1.0, 60.0
 
 # Refusals that will be the same tomorrow. Everything else (quota, an overloaded broker) is worth coming back for.
@@ -120,7 +117,6 @@ class MqttSink:
         self._window = WINDOW
         self._largest = 0  # bytes of a packet that the broker takes; 0: any
         self._last_id = 0
-        self._look: asyncio.TimerHandle | None = None
 
     # -- gateway.plugin.Sink -------------------------------------------------------------------------------------------
 
@@ -249,20 +245,6 @@ class MqttSink:
             data = b"".join(out)
             link.write(data)
             self._outlet.count("wire_bytes_total", len(data))
-        self._aim(link)
-
-    def _aim(self, link: Link) -> None:
-        """Sleep until the answers to what is under way are there, or to half of it where that is much."""
-        count = len(self._flying)
-        link.sleep_until(max(PUBACK_BYTES * (count if count <= FEW else count // 2), 1))
-        if count and self._look is None:
-            self._look = asyncio.get_running_loop().call_later(LOOK_S, self._look_now, link)
-
-    def _look_now(self, link: Link) -> None:
-        """Some answers may have come without the others."""
-        self._look = None
-        if link is self._link:
-            link.look(lambda: self._aim(link))
 
     def _next_id(self) -> int:
         packet_id = self._last_id % LAST_ID + 1

@@ -2,6 +2,7 @@
 
 import zlib
 from array import array
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 
 from gateway.log.journal import Marks, Tick
@@ -26,6 +27,7 @@ class Unsealed:
         self._ticks: list[Tick] = []
         self._remembered: dict[str, tuple[array[int], array[int]]] = {}  # source -> (ids, fingerprints)
         self._new_remembered: set[str] = set()
+        self._carried: dict[str, deque[tuple[array[int], Sequence[str], Sequence[bytes]]]] = {}  # not yet among those
 
     def take(self, contents: Contents) -> None:
         """Start from what the store holds."""
@@ -49,12 +51,23 @@ class Unsealed:
         """Keep delivery ids, with fingerprints (see gateway.record) of the records that carried them."""
         new = array("H", marks.ids)
         keys, values = keys[: len(new)][-REMEMBERED:], values[: len(new)][-REMEMBERED:]
-        seeds = {key: zlib.crc32(key.encode("utf-8", "surrogatepass")) for key in set(keys)}
-        ids, fingerprints = self._remembered.setdefault(marks.source, (array("H"), array("I")))
-        ids.extend(new[-REMEMBERED:])
-        fingerprints.extend(map(zlib.crc32, values, map(seeds.__getitem__, keys)))
-        del ids[:-REMEMBERED], fingerprints[:-REMEMBERED]
-        self._new_remembered.add(marks.source)
+        carried = self._carried.setdefault(marks.source, deque())
+        carried.append((new[-REMEMBERED:], keys, values))
+        # Most are replaced before anyone asks, so fingerprints are only taken of what a turnover or a restart finds.
+        spare = sum(len(ids) for ids, _, _ in carried) - REMEMBERED
+        while spare >= len(carried[0][0]):
+            spare -= len(carried.popleft()[0])
+
+    def _fingerprint(self) -> None:
+        for source, carried in self._carried.items():
+            ids, fingerprints = self._remembered.setdefault(source, (array("H"), array("I")))
+            for new, keys, values in carried:
+                seeds = {key: zlib.crc32(key.encode("utf-8", "surrogatepass")) for key in set(keys)}
+                ids.extend(new)
+                fingerprints.extend(map(zlib.crc32, values, map(seeds.__getitem__, keys)))
+            del ids[:-REMEMBERED], fingerprints[:-REMEMBERED]
+            self._new_remembered.add(source)
+        self._carried.clear()
 
     @property
     def ticks(self) -> list[Tick]:
@@ -62,6 +75,7 @@ class Unsealed:
 
     @property
     def remembered(self) -> dict[str, list[Remembered]]:
+        self._fingerprint()
         return {source: list(map(Remembered, *columns)) for source, columns in self._remembered.items()}
 
     def pins(self) -> dict[str, list[Range]]:
@@ -89,6 +103,7 @@ class Unsealed:
 
     def turn_over(self, store: Store, generation: int) -> None:
         """Inside a transaction: everything, after which the journal may start again under this generation."""
+        self._fingerprint()
         store.turn_over(
             generation,
             self.commit,

@@ -11,7 +11,9 @@ from typing import NamedTuple, TypeAlias
 
 from mqtt5 import Packet, read
 
-START = 256 * 1024  # bytes; more than the largest topic, so that the head of any PUBLISH fits, and a good read
+START = (
+    80 * 1024
+)  # bytes; more than the largest topic, so that the head of any PUBLISH fits; a read that stays in cache
 SAMPLE = 64  # bytes of a broken packet that are kept
 PUBLISH = 3
 NO_UTF8 = "text that is no UTF-8"

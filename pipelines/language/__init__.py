@@ -66,7 +66,6 @@ class Definition(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     key: Any = "key"  # an expression, or a list of them
     max_keys: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 10_000
     steps: list[dict[str, Any]] = []
-    tests: Any = None  # for people; they change nothing
 
 
 class Time(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -261,8 +260,8 @@ def _write_steps(code: Code, steps: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _signature(definition: Definition, inputs: Sequence[str], decoders: Mapping[str, str]) -> str:
-    """Of all that decides what a record comes to. Where a new reader starts, and its tests, do not."""
-    told = msgspec.structs.replace(definition, start="", tests=None)
+    """Of all that decides what a record comes to. Where a new reader starts does not."""
+    told = msgspec.structs.replace(definition, start="")
     kinds = [decoders.get(stream, "json") for stream in inputs]
     whole = msgspec.json.encode([LANGUAGE, told, kinds])
     return hashlib.sha256(whole).hexdigest()[:32]
