@@ -59,7 +59,7 @@ subscribe:
   - {filter: site/+/door, stream: doors}
 """
 
-MARK = 64 * 1024  # bytes: a read of this size is worth a wake at once
+MARK = 192 * 1024  # bytes: a read of this size is worth a wake at once
 DECIDE_S = 1.0  # how long the first reads of a resumed session are held at most, to see how the broker counts its ids
 PUBACK = 0x40020000  # | id: the four bytes of a plain PUBACK
 

@@ -200,10 +200,16 @@ class Daemon:
         driver = load("drivers", entry.driver).build(entry.options, inlet)
 
         async def serve() -> None:
-            self.intake.attach(entry.name, driver)
+            crashed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            running = asyncio.ensure_future(driver.run())
+            self.intake.attach(entry.name, driver, crashed)
             try:
-                await driver.run()
+                await asyncio.wait({running, crashed}, return_when=asyncio.FIRST_COMPLETED)
+                (crashed if crashed.done() else running).result()
             finally:
+                crashed.cancel()
+                running.cancel()
+                await asyncio.gather(running, return_exceptions=True)
                 self.intake.detach(entry.name)
 
         return serve

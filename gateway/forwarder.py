@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from gateway.clock import Clock
-from gateway.errors import SinkUnavailable
+from gateway.errors import LogDamaged, SinkUnavailable
 from gateway.formats import Format
 from gateway.health import Board
 from gateway.log import Log
@@ -149,9 +149,10 @@ class Forwarder:
         for lane in self.lanes:
             if lane.first >= self._log.next(lane.stream) and lane.first == lane.looked:
                 continue
-            room = self._fill(lane, now, room + self._in_flight if lane.urgent else room)
+            extra = self._in_flight if lane.urgent else 0  # what is urgent finds room behind any backlog
+            room = self._fill(lane, now, room + extra) - extra
             due = lane.born is not None and (lane.urgent or now - lane.born >= self._limits.age - NEAR_AGE)
-            if due and lane.looked > lane.first and room > 0:
+            if due and lane.looked > lane.first and room + extra > 0:
                 self._cut_at(lane, lane.looked)
                 room -= 1
 
@@ -240,6 +241,7 @@ class Forwarder:
 
     async def run(self) -> None:
         """Send what is cut, until cancelled."""
+        self._wake.set()  # after a crash there may be work that nobody will announce again
         async with asyncio.TaskGroup() as sends:
             while True:
                 await self._wake.wait()
@@ -362,8 +364,8 @@ class Forwarder:
         at = extent.first
         while at <= extent.last:
             found = await self._from_block(extent.stream, at)
-            if found is None:
-                break
+            if found is None:  # half a batch must never go out under the id of a whole one
+                raise LogDamaged(f"{extent.stream}: offsets {at} to {extent.last} were cut and cannot be read")
             if isinstance(found, Gap):
                 gaps.append(Gap(found.stream, at, min(found.last, extent.last), found.cause))
                 at = found.last + 1

@@ -26,6 +26,7 @@ from gateway.shaper import Shaper
 log_ = logging.getLogger("tidegate.intake")
 
 WORTH = 16_384  # journal bytes that are worth a commit before its time: four pages, of which half a one is padding
+POSITIONS_S = 5.0  # positions alone may wait: at worst batches go out again under the same id
 FLOOR_S = 0.020  # between the starts of two commits
 GATHER = 1 << 20  # payload bytes that may gather behind a commit that is under way
 T = TypeVar("T")
@@ -103,6 +104,7 @@ class Intake:
         self._turn_s, self._commit_s, self._urgent = turn_s, commit_s, urgent
         self.forwarders: list[Forwarder] = []
         self._drivers: dict[str, Driver] = {}
+        self._crashed: dict[str, asyncio.Future[None]] = {}
         self._paused: set[str] = set()
         self._shape_is_due = False
         self._due = asyncio.Event()
@@ -117,14 +119,27 @@ class Intake:
 
     # -- drivers -------------------------------------------------------------------------------------------------------
 
-    def attach(self, name: str, driver: Driver) -> None:
-        """From now on the driver takes part in turns."""
-        self._drivers[name] = driver
-        self._paused.discard(name)
+    def attach(self, name: str, driver: Driver, crashed: "asyncio.Future[None]") -> None:
+        """From now on the driver takes part in turns; `crashed` gets what it raises in one of our calls."""
+        self._drivers[name], self._crashed[name] = driver, crashed
 
     def detach(self, name: str) -> None:
+        if name in self._paused:
+            self._paused.discard(name)
+            self._call(name, "resume")  # it comes back later, and nobody would remember that it was paused
         self._drivers.pop(name, None)
-        self._paused.discard(name)
+        self._crashed.pop(name, None)
+
+    def _call(self, name: str, method: str, *arguments: object) -> None:
+        """Call a driver. Its defect must not touch the others: the supervisor gets it, and starts it again."""
+        driver = self._drivers.get(name)
+        if driver is None:
+            return
+        try:
+            getattr(driver, method)(*arguments)
+        except Exception as error:
+            if not self._crashed[name].done():
+                self._crashed[name].set_exception(error)
 
     @property
     def loss_window(self) -> int:
@@ -140,9 +155,9 @@ class Intake:
             self._turn()
 
     def _turn(self) -> None:
-        for name, driver in self._drivers.items():
+        for name in list(self._drivers):
             if name not in self._paused:
-                driver.turn()
+                self._call(name, "turn")
         self._plan(turn=True)
         if self.log.maintenance_due:  # checkpoints and expiry come by time, also when nothing is recorded
             self.commit_in(0.0)
@@ -168,6 +183,7 @@ class Intake:
             asyncio.get_running_loop().call_soon(self._shape)
         if self.log.pending_bytes > GATHER:
             self._pause()
+            self.commit_in(0.0)
         self._plan(turn=False)
 
     def _plan(self, turn: bool) -> None:
@@ -175,8 +191,10 @@ class Intake:
         log = self.log
         if log.pending_bytes * self._bytes_per_byte >= WORTH or self._shaper.wants_commit():
             self.commit_in(0.0)
-        elif log.pending or self.receipts:
+        elif log.pending_bytes or self.receipts:
             self.commit_in(self._commit_s)
+        elif log.pending:
+            self.commit_in(max(self._commit_s, POSITIONS_S))
         if turn:
             now = self.clock.monotonic()
             if self._shaper.due(self.clock.now()) or any(forwarder.due(now) for forwarder in self.forwarders):
@@ -194,10 +212,10 @@ class Intake:
         self._timer = loop.call_at(when, self._due.set)
 
     def _pause(self) -> None:
-        for name, driver in self._drivers.items():
+        for name in list(self._drivers):
             if name not in self._paused:
                 self._paused.add(name)
-                driver.pause()
+                self._call(name, "pause")
 
     def close_inputs(self) -> None:
         """Read nothing more; what was read can still be acknowledged."""
@@ -209,8 +227,7 @@ class Intake:
             return
         for name in list(self._paused):
             self._paused.discard(name)
-            if name in self._drivers:
-                self._drivers[name].resume()
+            self._call(name, "resume")
 
     # -- the commit ----------------------------------------------------------------------------------------------------
 
@@ -320,6 +337,4 @@ class Intake:
         for name, receipt in receipts:
             by_driver.setdefault(name, []).append(receipt)
         for name, own in by_driver.items():
-            driver = self._drivers.get(name)
-            if driver is not None:
-                driver.acknowledge(own)
+            self._call(name, "acknowledge", own)

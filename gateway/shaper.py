@@ -10,7 +10,8 @@
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from gateway.clock import Clock
@@ -58,7 +59,7 @@ class Nothing:
 class Lane:
     """One pipeline on its way through its inputs."""
 
-    __slots__ = ("ahead", "at", "behind", "failed", "program", "reader", "urgent")
+    __slots__ = ("ahead", "at", "behind", "failed", "fetching", "program", "reader", "urgent")
 
     def __init__(self, program: Program, urgent: bool) -> None:
         self.program, self.urgent = program, urgent
@@ -67,6 +68,7 @@ class Lane:
         self.ahead: dict[str, Batch] = {}  # input -> a block fetched from disk, while the pipeline is behind
         self.behind = False
         self.failed = False
+        self.fetching: set[str] = set()  # inputs whose next block is on its way from the disk
 
 
 class Shaper:
@@ -181,13 +183,15 @@ class Shaper:
             due = lane.program.due()
             if due is not None and due <= now:
                 out = Outputs()
-                lane.program.tick(now, out)
-                self._log.tick(lane.program.name, now)
-                self._append(out)
+                with self._alone(lane):
+                    lane.program.tick(now, out)
+                if not lane.failed:
+                    self._log.tick(lane.program.name, now)
+                    self._append(out)
 
     def snapshots(self) -> dict[str, Snapshot]:
-        """Every state as it is in the commit that is being made."""
-        return {lane.program.name: self._snapshot(lane) for lane in self.lanes}
+        """Every state as it is in the commit that is being made; one that failed keeps its last good one."""
+        return {lane.program.name: self._snapshot(lane) for lane in self.lanes if not lane.failed}
 
     def _snapshot(self, lane: Lane) -> Snapshot:
         return Snapshot(lane.program.signature, lane.program.snapshot(), dict(lane.at))
@@ -216,18 +220,12 @@ class Shaper:
             return chunk
 
         hungry = False
-        before = dict(lane.at)
-        try:
+        with self._alone(lane):
             while self._merge_step(lane, fetch, out, missing):
                 if self._clock.monotonic() - started > BUDGET_S:
                     hungry = self._waiting(lane)
                     break
-        except Exception as error:
-            # A record's failure is a dead letter; what comes out here is a defect of a step. It stops this pipeline
-            # alone: its position stays, its lag grows, and a restart runs it again from its snapshot.
-            log_.exception("pipeline %s stopped", lane.program.name)
-            self._board.failed(f"pipeline:{lane.program.name}", f"{type(error).__name__}: {error}")
-            lane.at, lane.failed = before, True
+        if lane.failed:
             return False
         for stream, at in lane.at.items():
             self._log.positions.move(lane.reader, stream, at)
@@ -237,6 +235,19 @@ class Shaper:
         self._append(out)
         self._metrics.observe("processing_seconds", self._clock.monotonic() - started, pipeline=lane.program.name)
         return hungry
+
+    @contextmanager
+    def _alone(self, lane: Lane) -> Iterator[None]:
+        """A record's failure is a dead letter; what comes out here is a defect of a step. It stops this pipeline alone:
+        its position stays, its lag grows, and a restart runs it again from its snapshot.
+        """
+        before = dict(lane.at)
+        try:
+            yield
+        except Exception as error:
+            log_.exception("pipeline %s stopped", lane.program.name)
+            self._board.failed(f"pipeline:{lane.program.name}", f"{type(error).__name__}: {error}")
+            lane.at, lane.failed = before, True
 
     def _merge_step(
         self,
@@ -265,7 +276,12 @@ class Shaper:
         return True
 
     def _fetch_block(self, lane: Lane, stream: str, first: int) -> None:
+        if stream in lane.fetching:
+            return
+        lane.fetching.add(stream)
+
         def arrived(found: Batch | Gap | None) -> None:
+            lane.fetching.discard(stream)
             if isinstance(found, Batch):
                 lane.ahead[stream] = found
             elif isinstance(found, Gap) and lane.at[stream] == first:
