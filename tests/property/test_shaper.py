@@ -35,8 +35,8 @@ moves = st.lists(
         st.just(("turn", 0)),
         st.tuples(st.just("sleep"), st.integers(1, 12)),
     ),
-    min_size=5,
-    max_size=40,
+    min_size=20,
+    max_size=80,
 )
 
 
@@ -64,7 +64,7 @@ def play(steps, *, disturbed, seed=0) -> dict[str, list]:
             house.log.close()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(moves, st.integers(0, 5))
 def test_kills_turns_and_snapshots_do_not_show_in_what_is_derived(steps, seed):
     assert play(steps, disturbed=True, seed=seed) == play(steps, disturbed=False)
