@@ -9,7 +9,7 @@ More keys than `max_keys`: the least recently used ones give their row early, ma
 
 import heapq
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 
@@ -41,8 +41,16 @@ MOST_OPEN = 1000  # windows that `lateness` may keep open at a time
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    tumbling: Duration
-    agg: dict[str, Expression]
+    """Records of a key and a span of event time become one row.
+
+    tumbling: how long each window is; windows follow one another without a gap, aligned to 1970 UTC.
+    agg: the fields of the row, each an aggregate of the window's records: `{mean: mean(v), n: count()}`.
+    late: what becomes of a record whose window is closed: `drop` counts it, `side` sends it to the stream
+        `PIPELINE.late`, `error` makes it a dead letter.
+    """
+
+    tumbling: Annotated[Duration, msgspec.Meta(examples=["tumbling: 10s"])]
+    agg: Annotated[dict[str, Expression], msgspec.Meta(examples=["agg: {mean: mean(v)}"])]
     late: Literal["drop", "side", "error"] = "drop"
 
 

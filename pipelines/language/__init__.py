@@ -25,7 +25,7 @@ from gateway.quantity import Duration
 from gateway.record import DEAD_LETTERS
 from pipelines.language import fields
 from pipelines.language.build import Clockwork, Code, Stage, State, assemble, first_stage
-from pipelines.language.check import BOOL, FLOAT, INT, STR, TIME, UNKNOWN, Scope, Type, Value, alike
+from pipelines.language.check import BOOL, FLOAT, INT, STR, TIME, UNKNOWN, Scope, Type, Value, alike, few
 from pipelines.language.options import Expression, read
 from pipelines.language.parse import Path, Wrong, write_path
 from pipelines.language.program import Pipeline
@@ -56,26 +56,43 @@ LANGUAGE = 1  # raised when the same definition may come to mean something else,
 
 
 class Definition(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename={"source": "from"}):
-    """A pipeline as it is written."""
+    """A pipeline as it is written.
+
+    from: the stream it reads, or a list of them. It must be given.
+    to: the stream that gets what leaves the last step, or a list of them. It must be given.
+    start: where it begins when it is new: `earliest`, `latest`, a time as `2026-05-01T00:00:00Z`, or `7d` ago.
+    schema: the fields that expressions may use, each with its type: `{temp: float, unit: "str = 'C'"}`.
+    time: how it tells the time; the arrival of each record counts unless given.
+    key: whose record it is: an expression, or a list of them. What steps remember, they remember per key.
+    max_keys: how many keys are remembered at a time; the least recently used ones make room.
+    steps: what is done to each record, in this order; `[]` only copies.
+    """
 
     source: str | list[str] = []
     to: str | list[str] = []
     start: str | int = "earliest"
-    schema: dict[str, str] = {}
-    time: dict[str, Any] = {}
-    key: Any = "key"  # an expression, or a list of them
+    schema: Annotated[dict[str, str], msgspec.Meta(examples=["schema: {temp: float}"])] = {}
+    time: Annotated[dict[str, Any], msgspec.Meta(examples=["time: {event: ts}"])] = {}
+    key: Any = "key"
     max_keys: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 10_000
-    steps: list[dict[str, Any]] = []
+    steps: Annotated[list[dict[str, Any]], msgspec.Meta(examples=["- filter: …"])] = []
 
 
 class Time(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How a pipeline tells the time."""
+    """How a pipeline tells the time.
 
-    event: Expression | None = None  # a field of type time; without it, the arrival
-    lateness: Duration | None = None  # how far records may come behind: 5s where `event` is given, else none
+    event: the field of the schema (its type is time) that says when it happened; without it, the arrival does.
+    lateness: how far records may come behind the newest one: 5s where `event` is given, else none.
+    max_ahead: a record whose time is further ahead of its arrival is a dead letter.
+    idle: an input that is silent for this long is not waited for.
+    zone: of times that are text without one, as `Europe/Berlin`, `UTC` or `+02:00`.
+    """
+
+    event: Expression | None = None
+    lateness: Duration | None = None
     max_ahead: Duration = Duration(60)
     idle: Duration = Duration(60)
-    zone: str | None = None  # of times that are text without one
+    zone: str | None = None
 
 
 def compile_pipeline(name: str, definition: Mapping[str, Any], decoders: Mapping[str, str]) -> Program | list[Mistake]:
@@ -237,7 +254,8 @@ def _write_steps(code: Code, steps: Sequence[Mapping[str, Any]]) -> None:
     for i, step in enumerate(steps):
         if len(step) != 1:
             code.at = ()
-            code.mistake(f"a step has one key, its name; this has {', '.join(step) or 'none'}", "steps", i)
+            names = ", ".join(step) or "none"
+            code.mistake(f"a step has one key, its name; this has {names}; begin each with `- `", "steps", i)
             continue
         ((kind, value),) = step.items()
         code.at = ("steps", i, kind)
@@ -247,7 +265,8 @@ def _write_steps(code: Code, steps: Sequence[Mapping[str, Any]]) -> None:
         try:
             found = plugin.load("steps", kind)
         except plugin.UnknownPlugin as error:
-            code.mistake(f"no step is called `{kind}`{alike(kind, error.known)}; there are {', '.join(error.known)}")
+            hint = alike(kind, error.known) or f"; choose from {few(sorted(error.known))}"
+            code.mistake(f"no step is called `{kind}`{hint}")
             continue
         except plugin.MissingExtra as error:
             code.mistake(str(error))

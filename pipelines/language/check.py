@@ -131,8 +131,15 @@ def alike(words: str, known: Iterable[str]) -> str:
     """`; did you mean x?`, or nothing."""
     import difflib  # only somebody who made a mistake needs it
 
-    close = difflib.get_close_matches(words, list(known), 1, 0.6)
+    names = list(known)
+    close = [_MEANT[words]] if _MEANT.get(words) in names else difflib.get_close_matches(words, names, 1, 0.6)
     return f"; did you mean `{close[0]}`?" if close else ""
+
+
+def few(names: Iterable[str]) -> str:
+    """At most eight names, for a message."""
+    found = list(names)
+    return ", ".join(found[:8]) + (f" and {len(found) - 8} more" if len(found) > 8 else "")
 
 
 _NOTHING = Value("None", UNKNOWN, True)
@@ -165,6 +172,7 @@ _FUNCTIONS = {
 _SPECIAL = ("abs", "round", "min", "max", "clamp", "str", "glob", "has", "default", "one_of", "topic_part")
 FUNCTIONS = (*_FUNCTIONS, *_SPECIAL)
 _AGGREGATES = ("count", "sum", "mean", "first", "last", "stddev", "p50", "p90", "p95", "p99", "avg", "median")
+_MEANT = {"avg": "mean", "average": "mean", "median": "p50"}  # what others call it -> what it is called here
 _TEXT_OF = {"int": "str({0})", "float": "repr({0})", "bool": "_bool({0})", "time": "_time({0})", "str": "{0}"}
 _WRITES = {  # what a function is written like, for messages
     "abs": "abs(x)",
@@ -248,11 +256,20 @@ class _Checker:
             written = write_path(node.path)
             if len(node.path) == 1 and (written in FUNCTIONS or written in _AGGREGATES):
                 return self.wrong(node, f"`{written}` is a function; write {_WRITES.get(written, written + '(…)')}")
-            return self.wrong(node, f"no field `{written}` {self.scope.what}{alike(written, self.scope.names())}")
+            if written.lower() in {"true", "false"}:
+                return self.wrong(node, f"write `{written.lower()}`, in lower case")
+            return self.wrong(node, f"no field `{written}` {self.scope.what}{self.declared(written)}")
         path, value = found
         if value.type.missing and path in self.there:
             return value._replace(type=Type(value.type.name))
         return value
+
+    def declared(self, written: str) -> str:
+        """What to try instead of a field there is not: one that is spelled alike, or a line in the schema."""
+        close = alike(written, self.scope.names())
+        if self.scope.what != "in the schema":
+            return close
+        return f", which declares {few(map(write_path, self.scope.fields))}{close or '; declare it in `schema:`'}"
 
     def needs(self, node: Node, what: str, ok: Callable[[Type], bool], wanted: str) -> Value:
         """The value of `node`, which must be there and of a type that `what` can take."""
@@ -369,7 +386,11 @@ class _Checker:
             for arg in node.args:
                 self.value(arg)
             if node.name in _AGGREGATES:
-                return self.wrong(node, f"{node.name}() summarises records; it belongs into the `agg` of a `window`")
+                hint = f", as {_MEANT[node.name]}(…)" if node.name in _MEANT else ""
+                message = f"{node.name}() summarises records; it belongs into the `agg` of a `window`{hint}"
+                return self.wrong(node, message)
+            if node.name.lower() in {"and", "or", "not"}:
+                return self.wrong(node, f"write `{node.name.lower()}`, in lower case")
             return self.wrong(node, f"no function `{node.name}`{alike(node.name, FUNCTIONS)}")
         if len(node.args) != len(function.takes):
             return self.wrong(node, f"{node.name}() takes {_times(len(function.takes))}, not {len(node.args)}")

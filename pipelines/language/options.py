@@ -2,13 +2,13 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import msgspec
 
 from gateway.plugin import Mistake
 from gateway.quantity import option_hook
-from pipelines.language.check import alike
+from pipelines.language.check import alike, few
 
 Where = tuple[str | int, ...]
 S = TypeVar("S", bound=msgspec.Struct)
@@ -33,17 +33,24 @@ def read(kind: type[S], value: object, where: Where) -> tuple[S | None, list[Mis
         body, mistakes = _convert(fields[0].type, value, where)
         return (None if mistakes else kind(body=body)), mistakes
     if not isinstance(value, Mapping):
-        names = ", ".join(field.encode_name for field in fields)
-        return None, [Mistake(where, f"write options here: {names}")]
+        names = few(field.encode_name for field in fields)
+        return None, [
+            Mistake(where, f"this must be a map, and it is {_kind_of(value)}; write options below it: {names}")
+        ]
     known = {field.encode_name: field for field in fields}
     found: dict[str, Any] = {}
     mistakes = [
-        Mistake((*where, str(name)), f"unknown option{alike(str(name), known)}") for name in value if name not in known
+        Mistake(
+            (*where, str(name)), f"unknown option{alike(str(name), known) or f'; choose from {few(sorted(known))}'}"
+        )
+        for name in value
+        if name not in known
     ]
     for name, field in known.items():
         if value.get(name) is None:  # an empty line in YAML; it says as much as no line
             if field.required:
-                mistakes.append(Mistake(where, f"`{name}` is missing"))
+                example = _example(field.type)
+                mistakes.append(Mistake(where, f"`{name}` is missing{f'; write `{example}`' if example else ''}"))
             continue
         converted, wrong = _convert(field.type, value[name], (*where, name))
         mistakes += wrong
@@ -61,7 +68,14 @@ def _convert(kind: Any, value: object, where: Where) -> tuple[Any, list[Mistake]
         match = _AT.search(text)
         if match:
             text = text[: match.start()]
-        return None, [Mistake((*where, *_steps(match[1] if match else "", value)), _plain(text))]
+        steps = _steps(match[1] if match else "", value)
+        if steps:
+            return None, [Mistake((*where, *steps), _plain(text))]
+        if text.startswith("Invalid enum value"):
+            choices = ", ".join(map(str, get_args(kind)))
+            return None, [Mistake(where, f"{str(value)!r} is none of its values; choose from {choices}")]
+        example = _example(kind) if text.startswith("Expected") else ""
+        return None, [Mistake(where, _plain(text) + (f"; write `{example}`" if example else ""))]
 
 
 def _hook(kind: type, value: object) -> object:
@@ -84,9 +98,44 @@ def _steps(path: str, value: object) -> Sequence[str | int]:
     return steps
 
 
+def _example(kind: Any) -> str:
+    """The example that an option's type carries: `Annotated[…, Meta(examples=["agg: …"])]`."""
+    for note in getattr(kind, "__metadata__", ()):
+        if isinstance(note, msgspec.Meta) and note.examples:
+            return str(note.examples[0])
+    return ""
+
+
+def _kind_of(value: object) -> str:
+    return next(word for kind, word in _KINDS if isinstance(value, kind))
+
+
+_KINDS = (
+    (bool, "true or false"),
+    (int, "a whole number"),
+    (float, "a number"),
+    (str, "text"),
+    (list, "a list"),
+    (Mapping, "a map"),
+    (object, "nothing"),
+)
+_WORDS = {
+    "bool": "true or false",
+    "int": "a whole number",
+    "float": "a number",
+    "str": "text",
+    "array": "a list",
+    "object": "a map",
+    "null": "nothing",
+}
+_LIMITS = {">=": "at least", ">": "more than", "<=": "at most", "<": "less than"}
+
+
 def _plain(text: str) -> str:
+    """What msgspec says, in the words of those who write configurations."""
     if match := re.fullmatch(r"Expected `(.*)`, got `(.*)`", text):
-        return f"this must be {match[1].replace(' | ', ' or ')}, and it is {match[2]}"
-    if match := re.fullmatch(r"Expected `.*` ([<>]=? .*)", text):
-        return f"this must be {match[1]}"
+        wanted, got = (" or ".join(_WORDS.get(one, one) for one in side.split(" | ")) for side in match.groups())
+        return f"this must be {wanted}, and it is {got}"
+    if match := re.fullmatch(r"Expected `.*` ([<>]=?) (.*)", text):
+        return f"this must be {_LIMITS[match[1]]} {match[2]}"
     return text

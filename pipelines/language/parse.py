@@ -113,6 +113,7 @@ _TOKEN = re.compile(
 )
 _NAME = re.compile(r"[^\W\d]\w*")
 _ESCAPES = {"\\": "\\", "'": "'", '"': '"', "n": "\n", "t": "\t"}
+TYPOGRAPHIC = "“”„‟‘’‚‛«»"
 _POWER = {
     **dict.fromkeys(("or",), 1),
     **dict.fromkeys(("and",), 2),
@@ -144,6 +145,12 @@ _HINTS = {
     "is": "write `==`, or has(x) for a value that may be missing",
     "lambda": "there are no functions of your own here",
     "for": "there are no loops here",
+    "AND": "write `and`, in lower case",
+    "And": "write `and`, in lower case",
+    "OR": "write `or`, in lower case",
+    "Or": "write `or`, in lower case",
+    "NOT": "write `not`, in lower case",
+    "Not": "write `not`, in lower case",
     "^": "there are no bit operations here; write pow(a, b) for powers",
     "~": "there are no bit operations here",
     "<<": "there are no bit operations here",
@@ -214,7 +221,17 @@ class _Parser:
 
     def expect_end(self) -> None:
         if self.peek.kind != "end":
-            raise _unexpected(self.peek)
+            raise self.unexpected(self.peek)
+
+    def unexpected(self, token: _Token) -> Wrong:
+        """What to say of a token that cannot stand where it is; the mistake may be the one before it."""
+        before = self.tokens[: self.tokens.index(token)]
+        if before and before[-1].text in {"NOT", "Not"}:
+            return Wrong(_HINTS["NOT"], before[-1].at)
+        if len(before) > 1 and before[-1].text == "%" and before[-2].kind == "number":
+            number = before[-2].text
+            return Wrong(f"`%` is the rest of a division; for {number} percent write {number}, alone", before[-1].at)
+        return _unexpected(token)
 
     def choice(self) -> Node:
         then = self.operand(1)
@@ -284,7 +301,7 @@ class _Parser:
             if token.text in _NULLS:
                 raise Wrong(_NULL_HINT, token.at)
             if token.text in _WORDS:
-                raise _unexpected(token)
+                raise self.unexpected(token)
             if self.sees("op", "("):
                 return self.call(token)
             if self.peek.kind == "text" and self.peek.at == token.end:
@@ -294,7 +311,7 @@ class _Parser:
             if self.sees("op", "("):
                 raise Wrong(f"values have no methods; write {path[-1]}({write_path(path[:-1])}, …)", self.peek.at)
             return Field(path, token.at, end)
-        raise _unexpected(token)
+        raise self.unexpected(token)
 
     def path(self, token: _Token) -> tuple[Path, int]:
         """The rest of a path that begins with `token`, and where it ends."""
@@ -324,7 +341,7 @@ class _Parser:
         if token.kind == "end":
             raise Wrong(f"the parenthesis at character {opened.at + 1} is never closed", token.at)
         if token.kind != "op" or token.text != ")":
-            raise _unexpected(token)
+            raise self.unexpected(token)
         return token.end
 
     def enter(self, token: _Token) -> None:
@@ -351,6 +368,8 @@ def _tokens(text: str) -> list[_Token]:
         if match is None:
             if text[at] in "'\"":
                 raise Wrong("this quote is never closed", at)
+            if text[at] in TYPOGRAPHIC:
+                raise Wrong("a typographic quote; write straight ones: 'text'", at)
             raise Wrong(f"{text[at]!r} means nothing here", at)
         if match.lastgroup != "space":
             tokens.append(_Token(str(match.lastgroup), match[0], at, match.end()))

@@ -40,7 +40,7 @@ def test_all_mistakes_of_a_definition_come_in_one_run():
     assert isinstance(found, list)
     assert told(found) == [
         (("too",), 0, "unknown option; did you mean `to`?"),
-        (("max_keys",), 0, "this must be >= 1"),
+        (("max_keys",), 0, "this must be at least 1"),
         (("to",), 0, "`to` must name a stream, or a list of them"),
         (("start",), 0, "write earliest, latest, a time as 2026-11-23T10:00:00Z, or how far back, as 7d"),
         (("schema", "v"), 0, "there is no type `flot`; there are int, float, str, bool, time; did you mean `float`?"),
@@ -51,14 +51,20 @@ def test_all_mistakes_of_a_definition_come_in_one_run():
         (("key", 1), 0, "a key is text, a whole number or true/false, and this is time"),
         (("steps", 0, "set", "d"), 0, "`+` cannot take str and int; to join text, write str(1)"),
         (("steps", 0, "set", "key"), 0, "`key` is built in and cannot be set"),
-        (("steps", 1, "filtr"), 0, "no step is called `filtr`; did you mean `filter`?; there are emit, filter, set, window"),
+        (("steps", 1, "filtr"), 0, "no step is called `filtr`; did you mean `filter`?"),
         (("steps", 2, "filter"), 0, "this must be true or false, and it is str"),
-        (("steps", 3), 0, "a step has one key, its name; this has set, filter"),
+        (("steps", 3), 0, "a step has one key, its name; this has set, filter; begin each with `- `"),
         (("steps", 4, "window", "tumbling"), 0, "'10' is no duration; write a number and a unit: 250ms, 10s, 5m, 2h, 7d"),
-        (("steps", 4, "window", "late"), 0, "Invalid enum value 'keep'"),
-        (("steps", 5, "emit", "x"), 0, "no field `q` in the schema"),
+        (("steps", 4, "window", "late"), 0, "'keep' is none of its values; choose from drop, side, error"),
+        (("steps", 5, "emit", "x"), 0, "no field `q` in the schema, which declares ts, v, u, c, d; declare it in `schema:`"),
         (("steps", 6, "filter"), 0, "nothing can follow `emit`; put this step before it"),
     ]  # fmt: skip
+
+
+def test_steps_are_a_list():
+    found = compile_pipeline("p", {"from": "in", "to": "out", "steps": {"filter": "true"}}, {})
+    assert isinstance(found, list)
+    assert told(found) == [(("steps",), 0, "this must be a list, and it is a map; write `- filter: …`")]
 
 
 def test_mistakes_in_a_window_point_into_its_aggregates():
@@ -102,12 +108,12 @@ def test_after_a_window_there_is_only_its_row():
         ({"from": "p.late"}, ("from",), "it would feed itself"),
         ({"from": []}, ("from",), "must name a stream"),
         ({"to": ""}, ("to",), "must name a stream"),
-        ({"from": 5}, ("from",), "this must be str or array, and it is int"),
+        ({"from": 5}, ("from",), "this must be text or a list, and it is a whole number"),
         ({"key": "o", "schema": {"o": "str?"}}, ("key",), "give it a default"),
         ({"key": "round(2.5, 1)"}, ("key",), "this is float"),
         ({"time": {"event": "ts"}, "schema": {"ts": "time?"}}, ("time", "event"), "that is never missing"),
         ({"time": {"event": "ts - 1"}, "schema": {"ts": "time"}}, ("time", "event"), "must be a field"),
-        ({"steps": [5]}, ("steps", 0), "this must be object, and it is int"),
+        ({"steps": [5]}, ("steps", 0), "this must be a map, and it is a whole number"),
         ({"steps": [{"emit": {'a"b': "1"}}]}, ("steps", 0, "emit"), "cannot contain a quote"),
         ({"steps": [{"set": {"a-b": "1"}}]}, ("steps", 0, "set", "a-b"), "cannot name a field"),
         ({"steps": [{"window": {"tumbling": "0ms", "agg": {}}}]}, ("steps", 0, "window", "tumbling"), "at least 1ms"),
@@ -116,7 +122,16 @@ def test_after_a_window_there_is_only_its_row():
             ("steps", 0, "window", "tumbling"),
             "360000 windows",
         ),
-        ({"steps": [{"window": {"agg": {}}}]}, ("steps", 0, "window"), "`tumbling` is missing"),
+        ({"steps": [{"window": {"agg": {}}}]}, ("steps", 0, "window"), "`tumbling` is missing; write `tumbling: 10s`"),
+        (
+            {"steps": [{"window": {"tumbling": "1s"}}]},
+            ("steps", 0, "window"),
+            "`agg` is missing; write `agg: {mean: mean(v)}`",
+        ),
+        ({"steps": [{"window": "10s"}]}, ("steps", 0, "window"), "this must be a map, and it is text"),
+        ({"colour": 1}, ("colour",), "choose from from, key, max_keys, schema, start, steps, time, to"),
+        ({"key": "sensor", "schema": {"v": "float"}}, ("key",), "which declares v; declare it in `schema:`"),
+        ({"time": {"event": "tss"}, "schema": {"ts": "time"}}, ("time", "event"), "declares ts; did you mean `ts`?"),
         ({"steps": [{"filter": ["a"]}]}, ("steps", 0, "filter"), "write an expression here, as text"),
     ],
 )

@@ -6,6 +6,7 @@ from shaping import NOON, Event, mistakes, program, run, value_of
 from pipelines.language.parse import Wrong, parse, parse_path, write_path
 
 SCHEMA = {"v": "float", "u": "str", "o": "float?", "s": "str?", "n": "int", "b": "bool", "ts": "time", "t2": "time?"}
+FIELDS = ", ".join(SCHEMA)
 PAYLOAD = {"v": 21.5, "u": "kWh", "n": 7, "b": True, "ts": 1763899190}
 
 
@@ -50,8 +51,17 @@ def test_what_could_do_more_than_calculate_is_refused_at_load(expression):
         ("!b", 0, "write `not` instead of `!`"),
         ("v == null", 5, "a missing value is asked for with has(x) and replaced with default(x, …); there is no null to write"),
         ("b ? v : 1", 2, "write `a if condition else b` instead of `condition ? a : b`"),
-        ("1 + volt", 4, "no field `volt` in the schema"),
-        ("vv + 1", 0, "no field `vv` in the schema; did you mean `v`?"),
+        ("1 + volt", 4, f"no field `volt` in the schema, which declares {FIELDS}; declare it in `schema:`"),
+        ("vv + 1", 0, f"no field `vv` in the schema, which declares {FIELDS}; did you mean `v`?"),
+        ("v > 3 AND b", 6, "write `and`, in lower case"),
+        ("b OR v > 3", 2, "write `or`, in lower case"),
+        ("NOT b", 0, "write `not`, in lower case"),
+        ("NOT(b)", 0, "write `not`, in lower case"),
+        ("b == TRUE", 5, "write `true`, in lower case"),
+        ("v > 50%", 6, "`%` is the rest of a division; for 50 percent write 50, alone"),
+        ("v > 50 % and b", 7, "`%` is the rest of a division; for 50 percent write 50, alone"),
+        ("u == “C”", 5, "a typographic quote; write straight ones: 'text'"),
+        ("avg(v)", 0, "avg() summarises records; it belongs into the `agg` of a `window`, as mean(…)"),
         ("1 + sqr(v)", 4, "no function `sqr`; did you mean `sqrt`?"),
         ("mean(v)", 0, "mean() summarises records; it belongs into the `agg` of a `window`"),
         ("abs(v, v)", 0, "write abs(x)"),
@@ -61,7 +71,7 @@ def test_what_could_do_more_than_calculate_is_refused_at_load(expression):
         ("v + 'abc", 4, "this quote is never closed"),
         ("v if b", 2, "`if` needs an `else`: write `a if condition else b`"),
         ("one_of(n, 'a')", 10, "one_of() cannot compare int with str"),
-        ("ü + v", 0, "no field `ü` in the schema"),
+        ("ü + v", 0, f"no field `ü` in the schema, which declares {FIELDS}; declare it in `schema:`"),
         ("'ü' + v", 0, "`+` cannot take str and float; to join text, write str(v)"),
         ("has(o) or o > 3", 10, "`o` may be missing, and `>` needs it: write default(o, …), or ask has(o) first"),
     ],
