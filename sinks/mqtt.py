@@ -8,7 +8,9 @@
 """
 
 import asyncio
+import difflib
 import random
+import re
 from collections import deque
 from collections.abc import Iterator, Sequence
 
@@ -71,10 +73,20 @@ class Options(BrokerOptions, kw_only=True, frozen=True, forbid_unknown_fields=Tr
         rest = self.topic
         for place in PLACES:
             rest = rest.replace(place, "")
+        for unknown in re.findall(r"\{[^{}]*\}", rest):
+            close = difflib.get_close_matches(unknown, PLACES, 1)
+            hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(PLACES)}"
+            raise ValueError(f"{self.topic!r}: nothing is filled in for {unknown}; {hint}")
         if "{" in rest or "}" in rest:
             raise ValueError(f"{self.topic!r}: only {', '.join(PLACES)} can be filled in")
         if not self.topic or any(sign in rest for sign in "+#\0"):
             raise ValueError(f"{self.topic!r} is no topic to publish to: it must not be empty, nor hold + or #")
+
+    def problem_with(self, written: str) -> str | None:
+        """A key is a record's own; a batch has many."""
+        if "{key}" in self.topic and written != "raw":
+            return f"{self.topic!r}: {{key}} needs `format: raw`, one message per record; remove it, or write that"
+        return None
 
 
 _Message = tuple[str, bytes, int]  # topic, payload, offset (a batch: of its first record)

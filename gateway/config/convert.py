@@ -11,7 +11,6 @@ import pwd
 import re
 import stat
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,7 @@ _SECRET_NAMES = re.compile(
 )
 _LOGIN_IN_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/@\s]*:[^/@\s]*@")
 _LONGEST_URL = 4096
+_MOST_NAMED = 8  # names in one message
 _COMPARISONS = 5_000  # between names: what suggestions may cost where everything is wrong
 
 
@@ -84,8 +84,9 @@ class Reader:
             close = difflib.get_close_matches(name, known, 1, 0.6)
             if close:
                 return f"did you mean {close[0]}?"
-        shown = ", ".join(islice(known, 40))
-        return f"choose from {shown}{', …' if len(known) > 40 else ''}" if shown else "there is none to choose from"
+        shown = sorted(known, key=lambda one: (one.startswith("_"), one))[:_MOST_NAMED]
+        more = f" and {len(known) - len(shown)} more" if len(known) > len(shown) else ""
+        return f"choose from {', '.join(shown)}{more}" if shown else "there is none to choose from"
 
     def fields(self, node: Node, path: Steps, fields: Iterable[inspect.Field]) -> tuple[dict[str, Any], bool]:
         """The values of those fields that are right, and whether all are that must be."""
@@ -122,10 +123,13 @@ class Reader:
                 self.problem(spot.at(mistake.offset), (*path, *mistake.path), str(mistake))
         except (ValueError, TypeError) as error:
             if clean:
-                message = str(error)
-                spot, where = _named_in(message, node)
-                self.problem(spot.place, (*path, *where), message)
+                self.complaint(node, path, str(error))
         return BROKEN
+
+    def complaint(self, node: Node, path: Steps, message: str) -> None:
+        """Report what a plugin says of its options, at the one that it speaks of."""
+        spot, where = _named_in(message, node)
+        self.problem(spot.place, (*path, *where), message)
 
     def read(self, node: Node, kind: inspect.Type, path: Steps, extra: Mapping[str, Any] | None = None) -> Any:
         """`node` as a type, or BROKEN."""
@@ -212,9 +216,7 @@ class Reader:
         text = node.text if node.filled else node.value
         if not isinstance(text, str):
             if kind.cls in (Duration, Size) and type(text) in (int, float):
-                units = ("ms", "s", "m") if kind.cls is Duration else ("KiB", "MiB", "GiB")
-                shown = ", ".join(f"{node.text}{unit}" for unit in units)
-                return self._refuse(node, path, f"{got(node)} has no unit; write {shown}, as you mean it")
+                return self._refuse(node, path, f"{got(node)} has no unit; {_with_unit(node, kind.cls, extra)}")
             return self._wrong(node, kind, path, "write a single value")
         try:
             value = kind.cls.parse(text) if hasattr(kind.cls, "parse") else kind.cls(text)
@@ -365,6 +367,20 @@ _COLLECTIONS: dict[type, Callable[[list[Any]], Any]] = {
     inspect.SetType: set,
     inspect.FrozenSetType: frozenset,
 }
+
+
+def _with_unit(node: Node, kind: type[Duration] | type[Size], limits: Mapping[str, Any]) -> str:
+    """What to write instead of a number alone: each unit that can be meant, bytes where it is a number of bytes."""
+    low, high = limits.get("ge", 0), limits.get("le", math.inf)
+    if kind is Size and isinstance(node.value, int) and node.value >= max(low, 1024):
+        size = Size(node.value)
+        return f"write {spell(size)}" if spell(size) != f"{size}B" else f"write {size}B for bytes"
+    units = ("ms", "s", "m") if kind is Duration else ("KiB", "MiB", "GiB")
+    possible = [f"{node.text}{unit}" for unit in units if re.fullmatch(r"\d+(\.\d+)?", node.text)]
+    fitting = [text for text in possible if low <= kind.parse(text) <= high]
+    if fitting:
+        return f"write {', '.join(fitting)}" + (", as you mean it" if len(fitting) > 1 else "")
+    return f"the smallest is {spell(low)}" if low else f"write it like {'10s' if kind is Duration else '512MiB'}"
 
 
 def bare(kind: inspect.Type) -> Any:

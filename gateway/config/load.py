@@ -41,6 +41,7 @@ SECTIONS = ("drivers", "streams", "pipelines", "sinks")  # maps of entries by na
 TOP = ("gateway", "log", *SECTIONS, "include")
 HOUSE_STREAMS = (DEAD_LETTERS,)
 MAX_STREAMS = 1000
+_USUAL_FORMAT = next(one.default for one in msgspec.structs.fields(SinkKeys) if one.name == "format")
 DECODER_SPELLINGS = {"key=value": "keyvalue"}
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -88,7 +89,8 @@ class _Loader:
         self._entries: dict[str, dict[str, Node]] = {section: {} for section in SECTIONS}
         self._missing_parts = False  # a file could not be read: what is not found may be in it
         self._fed: dict[str, None] = {}  # every stream that is declared, fed or emitted to
-        self._perhaps: set[str] = set()  # streams that broken entries were meant to feed
+        self._perhaps: set[str] = set()  # streams that broken entries may have been meant to feed
+        self._unsaid = False  # a broken entry does not say what it was meant to feed: that may be anything
 
     def load(self) -> Config | None:
         """The configuration, or None where there are problems."""
@@ -214,7 +216,11 @@ class _Loader:
         node = self._top.get("log")
         if node is None or (node.value is None and not node.broken):
             return LogSettings()
-        return self._read.struct(node, ("log",), LogSettings)
+        log = self._read.struct(node, ("log",), LogSettings)
+        if log is BROKEN:
+            return log
+        folder = os.path.dirname(self._path)  # a service runs in `/`: what is relative must not depend on that
+        return msgspec.structs.replace(log, path=os.path.join(folder, log.path))
 
     def _streams(self) -> dict[str, StreamKeys]:
         declared = {}
@@ -234,8 +240,10 @@ class _Loader:
             path: Steps = ("drivers", name)
             keys, options, complete = self._entry(node, path, "drivers", DriverKeys)
             said = self._decoder(node, path, keys.get("decode"))
+            if not complete:  # what it feeds may stand under a misspelt name
+                self._perhaps.update(_all_texts(node))
             if options is BROKEN:
-                self._perhaps.update(_texts_under(node, ("stream", "streams")))
+                self._unsaid |= not any(_texts_under(node, ("stream", "streams")))
                 continue
             streams = tuple(dict.fromkeys(options.streams()))
             self._fed.update((stream, None) for stream in streams if self._is_stream(node, path, stream))
@@ -332,7 +340,9 @@ class _Loader:
 
     def _known(self, node: Node, path: Steps, stream: str) -> None:
         """Report a stream that nothing feeds."""
-        if stream in self._fed or stream in HOUSE_STREAMS or stream in self._perhaps or self._missing_parts:
+        if stream in self._fed or stream in HOUSE_STREAMS or stream in self._perhaps:
+            return
+        if self._missing_parts or self._unsaid:
             return
         hint = self._read.suggest(stream, self._fed)
         self._read.problem(node.place, path, f"there is no stream {quoted(stream)}; {hint}")
@@ -358,8 +368,8 @@ class _Loader:
                     self._read.problem(spot.at(mistake.offset), (*path, *mistake.path), str(mistake))
                 result = None
             if result is None:
-                self._perhaps.update((*written[1], f"{name}.late"))
-                self._perhaps.update(_texts_under(node, ("to",)))
+                self._perhaps.update((*_all_texts(node), f"{name}.late"))
+                self._unsaid |= not any(written[1])
                 wires[name] = Wires(node, *written, None)
             else:
                 wires[name] = Wires(node, result.inputs, result.outputs, result)
@@ -429,9 +439,19 @@ class _Loader:
                 else:
                     self._known(item, (*path, "streams", i), stream)
                 seen.add(stream)
+            if options is not BROKEN and ("format" in keys or "format" not in node.value):
+                complete &= self._goes_with(node, path, options, keys.get("format", _USUAL_FORMAT))
             if complete:
                 sinks[name] = SinkEntry(name=name, options=options, **keys)
         return sinks
+
+    def _goes_with(self, node: Node, path: Steps, options: Any, written: str) -> bool:
+        """Whether a sink's options go with its format; a sink that cares has a method to say so."""
+        ask = getattr(options, "problem_with", None)
+        message = ask(written) if ask is not None else None
+        if message is not None:
+            self._read.complaint(node, path, message)
+        return message is None
 
 
 def _stream(name: str, said: StreamKeys | None, decoders: Mapping[str, str]) -> StreamEntry:
@@ -458,6 +478,11 @@ def _where(node: Node, text: str) -> tuple[Node, Steps]:
         if steps or found.value == text:
             return found, (step, *steps)
     return node, ()
+
+
+def _all_texts(node: Node) -> Iterator[str]:
+    """Every text that stands at or below a node."""
+    return (inner.value for inner in node.walk() if isinstance(inner.value, str))
 
 
 def _texts_under(node: Node, names: Iterable[str]) -> Iterator[str]:

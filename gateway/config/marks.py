@@ -17,6 +17,7 @@ from gateway.errors import Problem
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 32
+TYPOGRAPHIC = "“”„‟‘’‚‛«»"
 MAX_NODES = 20_000
 
 _LINE_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
@@ -370,6 +371,9 @@ class _Builder:
         if "${" in text:
             text = self._fill(text, node)
         node.text = text
+        if not node.style and text and text[0] in TYPOGRAPHIC:
+            self._problem(node.place, f'begins with the typographic quote {text[0]}; write straight ones: "text"')
+            node.broken = True
         # An empty text from outside stays text: it was not left out.
         node.value = text if node.style or (node.filled and not text) else resolve(text)
 
@@ -435,6 +439,12 @@ class _Builder:
         here = text[at : at + 1]
         if text[at - 1 : at + 1] == "${" or text[at : at + 2] == "${":
             message = 'inside { } or [ ], a ${NAME} needs quotes: "${NAME}"'
+        elif text[at - 1 : at] == "}" and here and here not in " \r\n":
+            message = 'text goes on after this }; quote text that holds { }, as in topic: "{stream}/x"'
+        elif "',' or '}'" in problem and here == ":":
+            message = "a second ':'; quote text that holds ':', or put a comma before the next key"
+        elif "',' or " in problem and here in ("{", "["):
+            message = 'inside { } or [ ], quote text that holds { } or [ ], as in topic: "gw/{stream}"'
         elif here == "\t":
             message = "a tab; indent with spaces"
         elif "cannot start any token" in problem:

@@ -88,7 +88,7 @@ class GatewayOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 class LogSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where the log lives, how large it gets, and how often it breathes.
 
-    path: the folder of the log.
+    path: the folder of the log; a relative one is looked up beside the configuration.
     size: what the log may take on the disk; when it is full, the oldest records go first.
     turn: how often inputs are read when nothing presses.
     commit: the most that a power cut can take from a source that cannot send again.

@@ -53,14 +53,19 @@ class BrokerOptions(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fi
     @property
     def address(self) -> Address:
         """Host, port and whether TLS is used. Raises ValueError with what to write instead."""
-        parts = urlsplit(self.url)
+        example = "write mqtt://host:1883, or mqtts://host:8883 for TLS"
+        try:
+            parts = urlsplit(self.url)
+            port = parts.port
+        except ValueError:  # of the port, or of brackets
+            raise ValueError(f"{self.url!r} has no port from 1 to 65535 after its host; {example}") from None
         if parts.scheme not in PORTS:
-            raise ValueError(f"{self.url!r} is no broker; write mqtt://host:1883, or mqtts://host:8883 for TLS")
+            raise ValueError(f"{self.url!r} is no broker; {example}")
         if "@" in parts.netloc:
             raise ValueError("no login inside the url; use username and password_file")
         if parts.path not in ("", "/") or parts.query or parts.fragment or not parts.hostname:
-            raise ValueError(f"{self.url!r} must be a scheme, a host and a port, nothing more")
-        return Address(parts.hostname, parts.port or PORTS[parts.scheme], parts.scheme == "mqtts")
+            raise ValueError(f"{self.url!r} must be a scheme, a host and a port, nothing more; {example}")
+        return Address(parts.hostname, port or PORTS[parts.scheme], parts.scheme == "mqtts")
 
     def tls(self) -> ssl.SSLContext | None:
         """None without TLS. Raises OSError (ssl.SSLError is one) where a file cannot be used."""

@@ -192,7 +192,7 @@ def test_every_field_that_is_wrong_is_reported_at_its_own_place(problems):
     ) == [
         "c.yaml:5:11: drivers.t.port: 99999 is out of range; write at most 65535",
         "c.yaml:6:11: drivers.t.gain: .inf is no finite number; write another",
-        "c.yaml:7:11: drivers.t.wait: 10 has no unit; write 10ms, 10s, 10m, as you mean it",
+        "c.yaml:7:11: drivers.t.wait: 10 has no unit; write 10s, 10m, as you mean it",
         "c.yaml:8:11: drivers.t.most: '1 pound' is no size; write a number and a unit: 100KiB, 512MiB, 2GiB",
         "c.yaml:9:11: drivers.t.mode: 'fsat' is none of its values; did you mean fast?",
         "c.yaml:10:13: drivers.t.secure: expected true or false, got 'yes'; write true",
@@ -353,7 +353,7 @@ def test_streams_nothing_feeds_are_unknown(problems):
         "c.yaml:5:17: pipelines.p.from[1]: there is no stream 'ss'; did you mean s?",
         "c.yaml:7:40: sinks.b.streams[0]: there is no stream 'otu'; did you mean out?",
         "c.yaml:7:48: sinks.b.streams[2]: 's' is listed twice; remove one",
-        "c.yaml:7:51: sinks.b.streams[3]: there is no stream 'qqq'; choose from s, out, _dead",
+        "c.yaml:7:51: sinks.b.streams[3]: there is no stream 'qqq'; choose from out, s, _dead",
     ]
 
 
@@ -515,3 +515,17 @@ def test_no_text_breaks_the_loader(tmp_path, edits):
 def test_the_module_of_plugins_is_where_they_come_from():
     assert callable(plugin.compiler())
     assert issubclass(plugin.definition(), msgspec.Struct)
+
+
+def test_the_log_lies_beside_the_configuration_unless_its_path_is_absolute(write):
+    write("gateway: {id: g}\nlog: {path: records}\n", "site/c.yaml")
+    assert load("site/c.yaml", plugins=Plugins()).log.path == "site/records"
+    write("gateway: {id: g}\nlog: {path: /var/records}\n", "site/c.yaml")
+    assert load("site/c.yaml", plugins=Plugins()).log.path == "/var/records"
+
+
+def test_what_a_misspelt_option_was_meant_to_feed_is_not_missed(problems):
+    (found,) = problems(
+        "drivers: {t: {driver: tap, stream: s, straem: r}}\nsinks: {b: {sink: bucket, path: p, streams: [r]}}\n"
+    )
+    assert "did you mean stream?" in found

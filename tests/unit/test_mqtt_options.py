@@ -49,7 +49,7 @@ def test_every_option_is_explained():
         ({"url": "broker:1883"}, "write mqtt://host:1883"),
         ({"url": "mqtt://me:secret@b"}, "username and password_file"),
         ({"url": "mqtt://b/topic"}, "nothing more"),
-        ({"url": "mqtt://b:99999"}, "0-65535"),
+        ({"url": "mqtt://b:99999"}, "has no port from 1 to 65535"),
         ({"ca_file": "/ca.pem"}, "mqtts://"),
         ({"url": "mqtts://b", "cert_file": "/c.pem"}, "belong together"),
         ({"password_file": "/p"}, "needs a username"),
@@ -68,6 +68,19 @@ def test_a_wrong_driver_option_is_refused_in_words(options, words):
     with pytest.raises(msgspec.ValidationError) as refused:
         driver(**options)
     assert words in str(refused.value)
+
+
+def test_a_misspelt_place_in_a_topic_is_understood():
+    with pytest.raises(msgspec.ValidationError, match=r"did you mean \{stream\}\?"):
+        sink(topic="gw/{strem}")
+    with pytest.raises(msgspec.ValidationError, match=r"write mqtt://host:1883"):
+        sink(url="mqtt:/127.0.0.1")
+
+
+def test_a_key_in_the_topic_needs_a_message_per_record():
+    assert sink(topic="gw/{key}").problem_with("raw") is None
+    assert sink(topic="gw/{stream}").problem_with("ndjson") is None
+    assert "format: raw" in sink(topic="gw/{key}").problem_with("ndjson+zstd")
 
 
 @pytest.mark.parametrize("topic", ["", "a/#", "a/+", "gw/{name}", "gw/{stream"])
