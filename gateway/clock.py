@@ -3,6 +3,8 @@
 import time
 from typing import Protocol
 
+TIME_ERROR = 5
+
 
 class Clock(Protocol):
     """The three times the house knows."""
@@ -14,6 +16,16 @@ class Clock(Protocol):
     def monotonic(self) -> float:
         """Seconds since some moment of this boot. Never jumps."""
         ...
+
+
+def synchronized() -> bool:
+    """Whether something keeps the wall clock right, as the kernel sees it: adjtimex(2) says TIME_ERROR if nothing does.
+
+    A Pi has no clock of its own: until it hears from a time server it may be weeks behind.
+    """
+    import ctypes
+
+    return ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(512)) not in (-1, TIME_ERROR)
 
 
 class SystemClock:

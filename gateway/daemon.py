@@ -9,20 +9,21 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from gateway.clock import Clock, SystemClock
+from gateway.clock import Clock, SystemClock, synchronized
 from gateway.config import Config
+from gateway.errors import LogError
 from gateway.formats import Format
 from gateway.forwarder import Forwarder
 from gateway.health import Board
 from gateway.intake import Inlet, Intake
-from gateway.log import Files, Keep, Log, LogOptions
+from gateway.log import Files, Keep, Log, LogOptions, SystemFiles
 from gateway.metrics import Metrics
 from gateway.notify import Notifier
 from gateway.plugin import Outlet, Sink, load
 from gateway.record import Batch, Gap
 from gateway.report import Report
 from gateway.retry import Backoff, keep_running
-from gateway.shaper import Shaper
+from gateway.shaper import BLOCK, Shaper
 from gateway.status import Status
 
 log_ = logging.getLogger("tidegate.daemon")
@@ -46,6 +47,7 @@ class Daemon:
         self.log = Log(
             LogOptions(path=settings.path, size=settings.size, journal=settings.journal, memory=settings.memory),
             self.clock,
+            files or SystemFiles(),
         )
         self._urgent = frozenset(s.name for s in config.streams.values() if s.priority == "urgent")
         self._log_thread = ThreadPoolExecutor(1, "log")  # the one that writes
@@ -63,10 +65,12 @@ class Daemon:
         loop = asyncio.get_running_loop()
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signum, self.stop)
+        loop.add_signal_handler(signal.SIGHUP, self._no_reload)
+        await self._open(loop)
         status = Status(self.config.gateway.status, Report(self)) if self.config.gateway.status else None
         if status is not None:
             status.bind()
-        await self._open(loop)
+            log_.info("gateway %s: status at http://%s/", self.config.gateway.id, self.config.gateway.status)
         async with asyncio.TaskGroup() as group:
             if status is not None:
                 self._task(group, "status", status.serve())
@@ -87,6 +91,9 @@ class Daemon:
     def stop(self) -> None:
         """Begin the ordered stop."""
         self._stop.set()
+
+    def _no_reload(self) -> None:
+        log_.warning("SIGHUP: a changed configuration is taken at the next start; check it with `tidegate check` first")
 
     async def _open(self, loop: asyncio.AbstractEventLoop) -> None:
         recovery = await loop.run_in_executor(self._log_thread, self.log.open)
@@ -129,6 +136,23 @@ class Daemon:
             await loop.run_in_executor(self._log_thread, forwarder.open)
         if fresh:
             await self.intake.store_snapshots(fresh)
+        self.intake.note_gaps(recovery.gaps)
+        self._release_cuts()
+        self._trust_clock()
+        self.board.up("log")
+
+    def _trust_clock(self) -> None:
+        """Nothing expires by age while nobody keeps the clock right."""
+        if any(stream.keep.age is not None for stream in self.config.streams.values()):
+            self.log.clock_trusted = synchronized()
+
+    def _release_cuts(self) -> None:
+        """Cuts of sinks and streams that nobody asks for any more must not keep their blocks; positions stay parked."""
+        wanted = {(forwarder.reader, lane.stream) for forwarder in self.intake.forwarders for lane in forwarder.lanes}
+        for reader in self.log.positions.readers():
+            for extent in self.log.positions.outstanding(reader):
+                if (reader, extent.stream) not in wanted:
+                    self.log.positions.recut(reader, extent, ())
 
     async def _wind_down(self) -> None:
         """Inputs first, then the log, then the outputs: nothing that was read is lost by stopping."""
@@ -182,8 +206,13 @@ class Daemon:
     async def _watch(self) -> None:
         """Ping systemd's watchdog as long as every part that has work makes progress."""
         interval = self._notify.interval_s or STUCK_S
+        said = ""
         while True:
-            await asyncio.sleep(min(interval / 2, 10.0))
+            await asyncio.sleep(min(interval / 2, 5.0))
+            self._trust_clock()
+            if (sentence := self.board.sentence()) != said:
+                said = sentence
+                self._notify.status(sentence)
             stuck = self.board.stuck(STUCK_S)
             if stuck:
                 log_.error("no progress for %.0f s: %s", STUCK_S, ", ".join(stuck))
@@ -249,11 +278,18 @@ class Daemon:
         return await asyncio.get_running_loop().run_in_executor(self._readers, work)
 
     def _read_ahead(self, stream: str, first: int, arrived: Callable[[Batch | Gap | None], None]) -> None:
-        future = asyncio.get_running_loop().run_in_executor(self._readers, self.log.read, stream, first, 8192)
+        future = asyncio.get_running_loop().run_in_executor(self._readers, self.log.read, stream, first, BLOCK)
 
         def done(result: "asyncio.Future[Batch | Gap | None]") -> None:
-            if not result.cancelled():
+            if result.cancelled():
+                return
+            try:
                 arrived(result.result())
+            except LogError as error:  # the disk did not give it: the same question again in a moment
+                log_.error("reading %s from offset %d failed: %s", stream, first, error)
+                asyncio.get_running_loop().call_later(1.0, arrived, None)
+                asyncio.get_running_loop().call_later(1.0, self.intake.look_again)
+            else:
                 self.intake.look_again()
 
         future.add_done_callback(done)

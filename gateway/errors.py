@@ -4,6 +4,7 @@ TidegateError
 ├── ConfigError(problems)            the user's mistake: print every problem with its place, exit 78
 ├── DriverUnavailable(reason)        restart this driver after a jittered wait; the state is shown
 ├── SinkUnavailable(reason, after)   keep the batch, come back after a jittered wait (or as told)
+├── DeliveryTooLarge(reason)         the far side never takes a body of this size: cut the extent in two
 ├── LogError
 │   ├── LogFull                      nothing was acknowledged; reads pause, the commit is tried again unchanged
 │   ├── LogDamaged                   a block or record is unreadable: declare the gap, go on
@@ -50,6 +51,10 @@ class SinkUnavailable(TidegateError):
     def __init__(self, reason: str, retry_after_s: float | None = None) -> None:
         super().__init__(reason)
         self.retry_after_s = retry_after_s
+
+
+class DeliveryTooLarge(TidegateError):
+    """The far side never takes a body of this size; smaller ones it may take."""
 
 
 class LogError(TidegateError):

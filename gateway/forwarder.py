@@ -12,24 +12,26 @@
 import asyncio
 import contextlib
 import logging
-from bisect import bisect_right
+from bisect import bisect_right, insort
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from functools import partial
+from typing import NamedTuple, Protocol
 
 from gateway.clock import Clock
-from gateway.errors import LogDamaged, SinkUnavailable
+from gateway.errors import DeliveryTooLarge, LogDamaged, SinkUnavailable
 from gateway.formats import Format
 from gateway.health import Board
 from gateway.log import Log
 from gateway.metrics import Metrics
 from gateway.plugin import Outlet, Sink
-from gateway.record import DEAD_LETTERS, Batch, Delivery, Extent, Gap, Receipt, Record, dead_letter, sizes
+from gateway.record import DEAD_LETTERS, Batch, Delivery, Extent, Gap, Receipt, Record, Rejected, dead_letter, sizes
 from gateway.retry import Backoff
 
 log_ = logging.getLogger("tidegate.forwarder")
 
 AHEAD = 4  # cuts in front of what is under way, as a multiple of it: the sender never waits for a commit
 BLOCK = 8_192  # records of a look ahead
+LARGE = 256 << 10  # payload bytes; a body of more is encoded in a thread, so that the loop goes on
 NEAR_AGE = 0.125  # s: an age that comes this soon is cut in the commit that is being made anyway
 
 
@@ -68,6 +70,14 @@ class Lane:
         self.born = None
 
 
+class Waiting(NamedTuple):
+    """A cut that is to be sent: urgent ones first, then in the order they were cut."""
+
+    late: bool
+    order: int
+    extent: Extent
+
+
 class Forwarder:
     """One sink. `run` sends; `cut` is called in the making of every commit, `committed` after it."""
 
@@ -95,12 +105,13 @@ class Forwarder:
         self.sink = build(self)
         self._limits, self._format, self._in_flight, self._start = limits, format, in_flight, start
         self._log, self._metrics, self._board = log, metrics, board
-        self._read, self._request_commit = read, request_commit
+        self._read, self._request_commit, self._urgent = read, request_commit, urgent
         self.lanes = [Lane(stream, stream in urgent) for stream in streams]
         self.lanes.sort(key=lambda lane: not lane.urgent)
-        self._cut: list[Extent] = []  # cut in the commit that is being made
-        self._queue: list[tuple[bool, int, Extent]] = []  # committed, not under way; kept sorted
-        self._under_way: dict[Extent, asyncio.Task[None]] = {}
+        self._cut: list[Extent] = []  # cut, not yet part of a commit
+        self._made: list[Extent] = []  # in the commit that is being written
+        self._queue: list[Waiting] = []  # committed, not under way; kept sorted
+        self._under_way: dict[Extent, Waiting] = {}
         self._ready: dict[Extent, Delivery] = {}  # encoded once, for the retry
         self._failed: SinkUnavailable | None = None
         self._order = 0
@@ -130,10 +141,10 @@ class Forwarder:
             if self._log.positions.where(self.reader, lane.stream) is None:
                 self._log.positions.start(self.reader, lane.stream, self._first(lane.stream))
             lane.restart(self._log.positions.cut_next(self.reader, lane.stream))
-        wanted = {lane.stream: lane.urgent for lane in self.lanes}
+        wanted = {lane.stream for lane in self.lanes}
         for extent in self._log.positions.outstanding(self.reader):
             if extent.stream in wanted:
-                self._enqueue(extent, wanted[extent.stream])
+                self._enqueue(extent, extent.stream in self._urgent)
 
     def _first(self, stream: str) -> int:
         if self._start == "latest":
@@ -144,7 +155,7 @@ class Forwarder:
 
     def cut(self) -> None:
         """Cut what is due into extents; they travel in the commit that is being made."""
-        room = AHEAD * self._in_flight - len(self._queue) - len(self._under_way) - len(self._cut)
+        room = self._room
         now = self.clock.monotonic()
         for lane in self.lanes:
             if lane.first >= self._log.next(lane.stream) and lane.first == lane.looked:
@@ -155,17 +166,24 @@ class Forwarder:
             if due and lane.looked > lane.first and room + extra > 0:
                 self._cut_at(lane, lane.looked)
                 room -= 1
+        self._made, self._cut = self._made + self._cut, []
+
+    @property
+    def _room(self) -> int:
+        """How many more cuts may run in front of what is confirmed."""
+        ahead = len(self._queue) + len(self._under_way) + len(self._cut) + len(self._made)
+        return AHEAD * self._in_flight - ahead
 
     def committed(self) -> None:
         """The commit with the last cuts is durable: they may be sent."""
-        for extent in self._cut:
-            self._enqueue(extent, any(lane.urgent for lane in self.lanes if lane.stream == extent.stream))
-        self._cut = []
+        for extent in self._made:
+            self._enqueue(extent, extent.stream in self._urgent)
+        self._made = []
         self._wake.set()
 
     def due(self, now: float) -> bool:
         """Is a batch old enough, or are lanes free and full batches there, so that a commit is worth making?"""
-        room = AHEAD * self._in_flight - len(self._queue) - len(self._under_way) - len(self._cut)
+        room = self._room
         if room <= 0:
             return False
         starved = not self._queue and len(self._under_way) < self._in_flight
@@ -180,7 +198,7 @@ class Forwarder:
         """Count records into the batch that is being filled, cutting as limits are met; returns the room left."""
         limits = self._limits
         while room > 0:
-            chunk = self._look(lane)
+            chunk = self._look(lane, limits.records - lane.count)
             if chunk is None:
                 break
             if lane.born is None:
@@ -199,17 +217,17 @@ class Forwarder:
             room -= 1
         return room
 
-    def _look(self, lane: Lane) -> Batch | None:
-        """Records from where the lane has looked to; None at the end, or when the disk must be asked first."""
+    def _look(self, lane: Lane, limit: int) -> Batch | None:
+        """At most `limit` records from where the lane has looked to; None at the end, or if the disk must be asked."""
         at = lane.looked
         if at >= self._log.next(lane.stream):
             return None
         block = lane.block
         if block is not None:
             if block.first <= at < block.next:
-                return block.slice(at, block.next)
+                return block.slice(at, at + limit)
             lane.block = None
-        chunk = self._log.peek(lane.stream, at, BLOCK)
+        chunk = self._log.peek(lane.stream, at, limit)
         if chunk is None and lane.missing is None:
             lane.missing = at
             self._wake.set()
@@ -223,25 +241,26 @@ class Forwarder:
 
     def _enqueue(self, extent: Extent, urgent: bool) -> None:
         self._order += 1
-        self._queue.append((not urgent, self._order, extent))
-        self._queue.sort()
+        insort(self._queue, Waiting(not urgent, self._order, extent))
 
     def oldest(self, stream: str) -> int | None:
         """Time (ns) of the oldest record that is not confirmed, as far as that is known without asking the disk."""
         at = self._log.positions.where(self.reader, stream)
         if at is None or at >= self._log.durable(stream):
             return None
-        for extent, delivery in self._ready.items():
-            if extent.stream == stream and extent.first <= at <= extent.last and delivery.batches:
-                return delivery.batches[0].times[0]
+        waiting = [d.batches[0] for e, d in self._ready.items() if e.stream == stream and e.last >= at and d.batches]
+        if waiting:
+            return min(waiting, key=lambda batch: batch.first).times[0]
         found = self._log.peek(stream, at, 1)
         return found.times[0] if found is not None else None
 
     # -- sending -------------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Send what is cut, until cancelled."""
-        self._wake.set()  # after a crash there may be work that nobody will announce again
+        """Send what is cut, until cancelled. May be called again after a crash: nothing that was cut is forgotten."""
+        for waiting in list(self._under_way.values()):
+            self._again(waiting)
+        self._wake.set()
         async with asyncio.TaskGroup() as sends:
             while True:
                 await self._wake.wait()
@@ -252,49 +271,60 @@ class Forwarder:
                         continue
                     await self._wait_out(self._failed)
                 while self._queue and len(self._under_way) < self._in_flight and self._failed is None:
-                    late, order, extent = self._queue.pop(0)
-                    try:
-                        delivery = await self._delivery(extent)
-                    except BaseException:
-                        self._queue.insert(0, (late, order, extent))
-                        raise
-                    task = sends.create_task(self._send(delivery, late, order), name=f"send:{delivery.id}")
-                    self._under_way[extent] = task
+                    delivery = await self._delivery(self._queue[0].extent)
+                    waiting = self._queue.pop(0)
+                    self._under_way[waiting.extent] = waiting
+                    sends.create_task(self._send(delivery, waiting), name=f"send:{delivery.id}")
                     self._board.expect(self.reader, True)
 
     async def drain(self) -> None:
         """Wait until everything that was cut is confirmed. The caller bounds the time."""
-        while self._queue or self._under_way or self._cut:
+        while self._queue or self._under_way or self._cut or self._made:
             self._idle.clear()
             await self._idle.wait()
 
-    async def _send(self, delivery: Delivery, late: bool, order: int) -> None:
-        extent = delivery.extent
+    async def _send(self, delivery: Delivery, waiting: "Waiting") -> None:
         started = self.clock.monotonic()
         try:
-            receipt = await self.sink.send(delivery)
+            self._settle(delivery, await self.sink.send(delivery))
+        except DeliveryTooLarge as error:
+            self._halve(delivery, str(error))
         except SinkUnavailable as error:
             self._failed = error
-            self._queue.append((late, order, extent))
-            self._queue.sort()
-        except asyncio.CancelledError:
-            self._queue.append((late, order, extent))
-            self._queue.sort()
-            raise
         except Exception as error:
             # A sink's own bug must cost neither the records nor the other sinks: it is shown, logged and tried again.
             log_.exception("sink %s failed on batch %s", self.name, delivery.id)
             self._failed = SinkUnavailable(f"{type(error).__name__}: {error}")
-            self._queue.append((late, order, extent))
-            self._queue.sort()
         else:
-            self._settle(delivery, receipt)
             self._metrics.observe("delivery_seconds", self.clock.monotonic() - started, sink=self.name)
         finally:
-            self._under_way.pop(extent, None)
+            if waiting.extent in self._under_way and (waiting.extent in self._ready):
+                self._again(waiting)  # not settled
+            self._under_way.pop(waiting.extent, None)
             self._board.expect(self.reader, bool(self._under_way))
             self._wake.set()
             self._idle.set()
+
+    def _again(self, waiting: "Waiting") -> None:
+        self._under_way.pop(waiting.extent, None)
+        insort(self._queue, waiting)
+
+    def _halve(self, delivery: Delivery, why: str) -> None:
+        """The far side never takes a body of this size, so it never had this id: two halves go instead, under new ids.
+        A single record that is too large goes to the dead letters.
+        """
+        extent = delivery.extent
+        if delivery.count <= 1:
+            rejected = tuple(Rejected(batch.first, why) for batch in delivery.batches if len(batch))
+            self._settle(delivery, Receipt(rejected))
+            return
+        middle = (extent.first + extent.last) // 2
+        halves = [Extent(extent.stream, extent.first, middle), Extent(extent.stream, middle + 1, extent.last)]
+        self._log.positions.recut(self.reader, extent, halves)
+        self._ready.pop(extent, None)
+        self._cut += halves
+        self._board.up(self.reader, f"batches are cut smaller: {why}")
+        self._request_commit()
 
     async def _wait_out(self, failure: SinkUnavailable) -> None:
         wait = failure.retry_after_s if failure.retry_after_s is not None else self._backoff.next()
@@ -308,15 +338,14 @@ class Forwarder:
     def _settle(self, delivery: Delivery, receipt: Receipt) -> None:
         extent = delivery.extent
         self._backoff.reset()
-        self._ready.pop(extent, None)
         if receipt.rejected:
             self._bury(delivery, receipt)
         self._log.positions.settle(self.reader, extent)
+        self._ready.pop(extent, None)
         delivered = delivery.count - len(receipt.rejected)
         self._metrics.add("delivered_total", delivered, sink=self.name, stream=extent.stream)
-        for gap in delivery.gaps:
-            self._metrics.add("gap_records_total", len(gap), cause=gap.cause)
-        self._board.up(self.reader)
+        if self._board.state(self.reader) != "up":
+            self._board.up(self.reader)
         self._board.beat(self.reader)
         if not self._queue and self.due(self.clock.monotonic()):
             self._request_commit()
@@ -333,8 +362,12 @@ class Forwarder:
             columns[0].append(now)
             columns[1].append(record.key)
             columns[2].append(dead_letter(self.reader, "send", reason, batch.stream, record))
-        self._log.append(DEAD_LETTERS, *columns)
         self._metrics.add("dead_total", len(columns[0]), reason="rejected")
+        if delivery.extent.stream == DEAD_LETTERS:  # a dead letter about a dead letter would be refused in its turn
+            why = receipt.rejected[0].reason
+            log_.warning("sink %s: %d dead letters were refused: %s", self.name, len(columns[0]), why)
+            return
+        self._log.append(DEAD_LETTERS, *columns)
 
     # -- reading -------------------------------------------------------------------------------------------------------
 
@@ -347,10 +380,10 @@ class Forwarder:
             if isinstance(found, Gap):
                 if lane.looked == lane.missing:
                     lane.looked = found.last + 1
-                    if lane.born is None:
-                        lane.born = self.clock.monotonic()
             elif found is not None:
                 lane.block = found
+            if found is not None and lane.born is None:
+                lane.born = self.clock.monotonic()
             lane.missing = None
             if self.due(self.clock.monotonic()):
                 self._request_commit()
@@ -374,7 +407,9 @@ class Forwarder:
                 at = min(found.next, extent.last + 1)
         body = b""
         if not self._format.raw:
-            body = self._format.encode(batches, gaps, gateway=self.gateway, epoch=self._log.epoch)
+            encode = partial(self._format.encode, batches, gaps, gateway=self.gateway, epoch=self._log.epoch)
+            large = sum(sum(map(len, batch.values)) for batch in batches) > LARGE
+            body = await asyncio.to_thread(encode) if large else encode()
         delivery = Delivery(
             f"{self.gateway}/{self._log.epoch}/{extent.stream}/{extent.first}-{extent.last}",
             extent,

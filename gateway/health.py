@@ -3,10 +3,13 @@
 A component is named for what it is: `driver:boiler`, `sink:cloud`, `pipeline:alarms`, `log`.
 """
 
+import logging
 from collections import deque
 from typing import Literal, NamedTuple
 
 from gateway.clock import Clock
+
+log = logging.getLogger("tidegate.health")
 
 State = Literal["starting", "up", "waiting", "failed"]
 
@@ -148,5 +151,7 @@ class Board:
         before = part.state
         if before != state:
             part.since = self._clock.now()
+            level = {"up": logging.INFO, "waiting": logging.WARNING}.get(state, logging.ERROR)
+            log.log(level, "%s %s%s", component, _SAID[state], f": {detail}" if detail else "")
         part.state, part.detail = state, detail
         return before

@@ -20,6 +20,7 @@ from gateway.health import Board
 from gateway.log import Commit, Log, Snapshot
 from gateway.metrics import Metrics
 from gateway.plugin import Driver, Remembered
+from gateway.record import Gap
 from gateway.retry import Backoff
 from gateway.shaper import Shaper
 
@@ -98,6 +99,7 @@ class Intake:
     ) -> None:
         self.log, self.clock, self.metrics, self.board, self.gateway = log, clock, metrics, board, gateway
         self.receipts: list[tuple[str, object]] = []
+        self.lost: dict[str, int] = {}  # stream -> records gone before everyone who reads it had them, since the start
         self.made = 0  # commits made since the start
         self.unsafe = 0  # records gathered that their source cannot send again
         self._shaper, self._executor = shaper, executor
@@ -122,6 +124,8 @@ class Intake:
     def attach(self, name: str, driver: Driver, crashed: "asyncio.Future[None]") -> None:
         """From now on the driver takes part in turns; `crashed` gets what it raises in one of our calls."""
         self._drivers[name], self._crashed[name] = driver, crashed
+        if self._closed or self._paused:
+            self._pause()
 
     def detach(self, name: str) -> None:
         if name in self._paused:
@@ -150,6 +154,8 @@ class Intake:
 
     async def turns(self) -> None:
         """Breathe, until cancelled."""
+        self.look_again()  # what the last run left: backlogs of new pipelines, batches that were never cut
+        self.commit_in(0.0)
         while True:
             await asyncio.sleep(self._turn_s)
             self._turn()
@@ -171,7 +177,7 @@ class Intake:
             self.commit_in(0.0)
 
     def look_again(self) -> None:
-        """A pipeline that is behind got its next block from disk."""
+        """Some pipeline can go on, though nothing came in."""
         if not self._shape_is_due:
             self._shape_is_due = True
             asyncio.get_running_loop().call_soon(self._shape)
@@ -240,13 +246,16 @@ class Intake:
 
     async def commits(self) -> None:
         """Make commits when they are due, until cancelled or `finish` was called."""
-        while not self._stopping:
+        while True:
             await self._due.wait()
+            last = self._stopping
             await self.commit()
+            if last:
+                return
 
     async def settle(self) -> None:
-        """Wait until everything gathered so far is durable and acknowledged."""
-        while self.log.pending or self.receipts or self._in_flight:
+        """Wait until every record gathered so far is durable and acknowledged."""
+        while self.log.pending_bytes or self.receipts or self._in_flight:
             self.commit_in(0.0)
             await asyncio.sleep(FLOOR_S)
 
@@ -263,8 +272,8 @@ class Intake:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._shaper.shape(closing=True)
-        self._shaper.tick(self.clock.now())
+        if self._shaper.close(self.clock.now()):
+            self.look_again()
         for forwarder in self.forwarders:
             forwarder.cut()
         if not self.log.pending:
@@ -322,8 +331,22 @@ class Intake:
             log_.error("sealing failed: %s", error)
             return
         if result is not None:
-            for gap in self.log.maintained(result):
-                log_.warning("stream %s: offsets %d to %d are gone (%s)", gap.stream, gap.first, gap.last, gap.cause)
+            self.note_gaps(self.log.maintained(result))
+
+    def note_gaps(self, gaps: Sequence[Gap]) -> None:
+        """Count what is gone before everyone who reads it had it; what all had read is what a ring forgets."""
+        for gap in gaps:
+            readers = [forwarder.reader for forwarder in self.forwarders] + [lane.reader for lane in self._shaper.lanes]
+            places = [self.log.positions.where(reader, gap.stream) for reader in readers]
+            positions = [place for place in places if place is not None]
+            lost = gap.last + 1 - max(gap.first, min(positions, default=gap.last + 1))
+            if lost > 0:
+                self.lost[gap.stream] = self.lost.get(gap.stream, 0) + lost
+                self.metrics.add("gap_records_total", lost, cause=gap.cause, stream=gap.stream)
+                log_.warning(
+                    "%d records of %s are gone before everyone had them (%s): up to offset %d, %d since the start",
+                    *(lost, gap.stream, gap.cause, gap.last, self.lost[gap.stream]),
+                )
 
     async def _in_log_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._executor, work)

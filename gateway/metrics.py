@@ -46,7 +46,15 @@ SERIES: dict[str, Series] = {
     "retries_total": Series("counter", "Times that a sink waited before it tried again."),
     "wire_bytes_total": Series("counter", "Bytes of batches that went to a sink, retries included."),
     "dead_total": Series("counter", "Records that became dead letters."),
-    "gap_records_total": Series("counter", "Records that a reader found to be gone for ever."),
+    "gap_records_total": Series("counter", "Records that were gone before everyone who reads them had them, by cause."),
+    "pipeline_dead": Series("gauge", "Records of a pipeline that became dead letters since the start."),
+    "pipeline_filtered": Series("gauge", "Records that a pipeline's filters let go since the start."),
+    "pipeline_late": Series("gauge", "Records that came after their window had closed, since the start."),
+    "pipeline_evicted": Series(
+        "gauge", "Keys whose windows were sent early for want of room (max_keys), since the start."
+    ),
+    "pipeline_keys": Series("gauge", "Keys that a pipeline holds state of."),
+    "pipeline_windows": Series("gauge", "Windows that are open."),
     "processing_seconds": Series("histogram", "Time from the arrival of a batch to the pipeline's results."),
     "loss_window_records": Series("gauge", "Records read, not yet committed, that their source cannot send again."),
     "uptime_seconds": Series("gauge", "Time since the start of the daemon."),

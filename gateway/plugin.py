@@ -195,7 +195,10 @@ class Sink(Protocol):
         ...
 
     async def send(self, delivery: Delivery) -> Receipt:
-        """Return after the far side confirmed; raise SinkUnavailable. Several may be under way, started in order."""
+        """Return after the far side confirmed. Several may be under way; they are started in order.
+
+        Raises SinkUnavailable, or DeliveryTooLarge where a smaller batch would be taken.
+        """
         ...
 
 

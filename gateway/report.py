@@ -12,7 +12,7 @@ from gateway.health import Board
 from gateway.intake import Intake
 from gateway.log import Log
 from gateway.metrics import Metrics
-from gateway.record import Batch, Gap, Record
+from gateway.record import DEAD_LETTERS, Batch, Gap, Record
 from gateway.status.server import NoStream
 
 
@@ -43,7 +43,8 @@ class Report:
 
     def ready(self) -> tuple[bool, Sequence[str]]:
         board = self._daemon.board
-        reasons = [f"{c.name}: {c.detail or c.state}" for c in board.not_up() if c.name.startswith("driver:")]
+        needed = [c for c in board.not_up() if c.name.startswith("driver:") or c.name == "log"]
+        reasons = [f"{c.name}: {c.detail or c.state}" for c in needed]
         if not self._daemon.ready:
             reasons.insert(0, "the log is being recovered, or the daemon is stopping")
         return not reasons, reasons
@@ -57,10 +58,11 @@ class Report:
             "epoch": daemon.log.epoch,
             "uptime_s": round(time.monotonic() - self._started, 1),
             "ready": self.ready()[0],
-            "sentence": daemon.board.sentence(),
+            "sentence": self._sentence(),
             "components": daemon.board.rows(),
             **self.streams(),
             "readers": self._readers(),
+            "pipelines": [{"name": entry.name, **entry.program.stats()} for entry in daemon.config.pipelines.values()],
             "log": {
                 "path": daemon.config.log.path,
                 "bytes": figures["log_bytes"],
@@ -72,6 +74,17 @@ class Report:
             "loss_window_records": daemon.intake.loss_window if daemon.ready else 0,
         }
 
+    def _sentence(self) -> str:
+        """Who is up, and what was lost or could not be processed since the start."""
+        daemon = self._daemon
+        parts = [daemon.board.sentence()]
+        if daemon.ready:
+            parts += [f"{n} records of {s} are gone before everyone had them" for s, n in daemon.intake.lost.items()]
+        dead = sum(n for name, _, n in daemon.metrics.snapshot() if name == "dead_total")
+        if dead:
+            parts.append(f"{dead:.0f} dead letters since the start (tidegate read {DEAD_LETTERS})")
+        return "; ".join(parts)
+
     def streams(self) -> dict[str, Any]:
         log, config = self._daemon.log, self._daemon.config
         figures: dict[str, Any] = log.stats()
@@ -82,6 +95,8 @@ class Report:
                     "first": log.oldest(name),
                     "next": log.durable(name),
                     "bytes": figures["block_bytes"].get(name, 0),
+                    "gone": sum(map(len, log.gaps(name, 0, log.durable(name) - 1))),
+                    "lost": self._daemon.intake.lost.get(name, 0) if self._daemon.ready else 0,
                     "blocks": figures["blocks"].get(name, 0),
                     "priority": config.streams[name].priority if name in config.streams else "normal",
                 }
@@ -109,7 +124,7 @@ class Report:
                     {
                         "reader": reader,
                         "stream": stream,
-                        "position": position,
+                        "position": min(position, daemon.log.durable(stream)),  # a coming commit is not told of
                         "lag": max(daemon.log.durable(stream) - position, 0),
                         "oldest_unsent_s": None if oldest is None else round((daemon.clock.now() - oldest) / 1e9, 1),
                     }
@@ -144,6 +159,9 @@ class Report:
         daemon.metrics.set("uptime_seconds", time.monotonic() - self._started)
         if daemon.ready:
             daemon.metrics.set("loss_window_records", daemon.intake.loss_window)
+            for entry in daemon.config.pipelines.values():
+                for what, count in entry.program.stats().items():
+                    daemon.metrics.set(f"pipeline_{what}", count, pipeline=entry.name)
             for row in self._readers():
                 labels = {"reader": row["reader"], "stream": row["stream"]}
                 daemon.metrics.set("lag_records", row["lag"], **labels)

@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import msgspec
+
 from gateway.clock import Clock
 from gateway.health import Board
 from gateway.log import Log, Recovery, Snapshot, Tick
@@ -25,7 +27,8 @@ log_ = logging.getLogger("tidegate.shaper")
 
 SLICE = 2_000  # records between two looks at the clock: one or two milliseconds
 BUDGET_S = 0.010  # per pipeline and turn
-BLOCK = 8_192
+BLOCK = 8_192  # records fetched from disk at a time
+MOST_PENDING = 2 << 20  # bytes gathered for the coming commit, above which nothing more is derived
 
 ReadAhead = Callable[[str, int, Callable[[Batch | Gap | None], None]], None]
 
@@ -144,6 +147,10 @@ class Shaper:
                     return found
                 if found is None:
                     break
+                log_.warning(
+                    "pipeline %s: %d records of %s that its state was made of are gone (%s); it may differ",
+                    *(lane.program.name, len(found), stream, found.cause),
+                )
                 first = lane.at[stream] = found.last + 1
             return None
 
@@ -152,46 +159,67 @@ class Shaper:
 
     # -- a turn ------------------------------------------------------------------------------------------------------
 
-    def shape(self, *, closing: bool = False) -> bool:
-        """Run pipelines on what is there. `closing`: the coming commit is complete, so those of several inputs run too.
+    def shape(self) -> bool:
+        """Run pipelines of one input on what is there; those of several wait for the commit to be complete.
 
         Returns True if some pipeline was stopped by its budget and wants another turn at once.
         """
         hungry = False
         for lane in self.lanes:
-            if len(lane.at) == 1 or closing:
+            if len(lane.at) == 1:
                 hungry |= self._advance(lane)
         return hungry
 
+    def close(self, now: int) -> bool:
+        """The coming commit is complete: run everything that is left of it, several inputs too, and let time pass.
+
+        In the order of the chain, each with its ticks, so that what one derives in this commit the next one sees in it.
+        Returns True if some pipeline was stopped by its budget and wants another turn at once.
+        """
+        hungry = False
+        for lane in self.lanes:
+            hungry |= self._advance(lane)
+            self._tick(lane, now)
+        return hungry
+
     def wants_commit(self) -> bool:
-        """An urgent pipeline of several inputs has news, which it only looks at when a commit is made."""
-        return any(lane.urgent and len(lane.at) > 1 and self._waiting(lane) for lane in self.lanes)
+        """A pipeline of several inputs waits for one: it is urgent and has news, or it is behind and can go on."""
+        return any(
+            (lane.urgent or lane.behind) and self._waiting(lane)
+            for lane in self.lanes
+            if len(lane.at) > 1 and not lane.failed and not lane.fetching
+        )
 
     def due(self, now: int) -> bool:
         """Would a tick make some pipeline act now?"""
         for lane in self.lanes:
-            due = lane.program.due()
-            if due is not None and due <= now:
-                return True
+            if not lane.failed and not lane.behind:
+                due = lane.program.due()
+                if due is not None and due <= now:
+                    return True
         return False
 
-    def tick(self, now: int) -> None:
-        """Let time pass for pipelines that wait for it. Called in the making of a commit, after shape(closing=True)."""
-        for lane in self.lanes:
-            if lane.behind or lane.failed or (self._waiting(lane) and self._advance(lane)):
-                continue
+    def _tick(self, lane: Lane, now: int) -> None:
+        """Let time pass for a pipeline that has run everything and waits for it."""
+        if lane.behind or lane.failed or self._waiting(lane):
+            return
+        with self._alone(lane):
             due = lane.program.due()
-            if due is not None and due <= now:
-                out = Outputs()
-                with self._alone(lane):
-                    lane.program.tick(now, out)
-                if not lane.failed:
-                    self._log.tick(lane.program.name, now)
-                    self._append(out)
+            if due is None or due > now:
+                return
+            out = Outputs()
+            lane.program.tick(now, out)
+            self._log.tick(lane.program.name, now)
+            self._append(lane, out)
 
     def snapshots(self) -> dict[str, Snapshot]:
         """Every state as it is in the commit that is being made; one that failed keeps its last good one."""
-        return {lane.program.name: self._snapshot(lane) for lane in self.lanes if not lane.failed}
+        states: dict[str, Snapshot] = {}
+        for lane in self.lanes:
+            if not lane.failed:
+                with self._alone(lane):
+                    states[lane.program.name] = self._snapshot(lane)
+        return states
 
     def _snapshot(self, lane: Lane) -> Snapshot:
         return Snapshot(lane.program.signature, lane.program.snapshot(), dict(lane.at))
@@ -201,6 +229,9 @@ class Shaper:
 
     def _advance(self, lane: Lane) -> bool:
         if lane.failed or not self._waiting(lane):
+            return False
+        if self._log.pending_bytes > MOST_PENDING:  # a commit is slow: what is derived must not pile up behind it
+            lane.behind = True
             return False
         out = Outputs()
         started = self._clock.monotonic()
@@ -225,6 +256,7 @@ class Shaper:
                 if self._clock.monotonic() - started > BUDGET_S:
                     hungry = self._waiting(lane)
                     break
+            self._append(lane, out)
         if lane.failed:
             return False
         for stream, at in lane.at.items():
@@ -232,7 +264,6 @@ class Shaper:
         for stream, first in missing:
             self._fetch_block(lane, stream, first)
         lane.behind = hungry or bool(missing)
-        self._append(out)
         self._metrics.observe("processing_seconds", self._clock.monotonic() - started, pipeline=lane.program.name)
         return hungry
 
@@ -286,15 +317,22 @@ class Shaper:
                 lane.ahead[stream] = found
             elif isinstance(found, Gap) and lane.at[stream] == first:
                 lane.at[stream] = found.last + 1
-                self._metrics.add("gap_records_total", len(found), cause=found.cause)
                 self._log.positions.skip(lane.reader, found)
 
         self._read_ahead(stream, first, arrived)
 
-    def _append(self, out: Outputs) -> None:
+    def _append(self, lane: Lane, out: Outputs) -> None:
         for stream, (times, keys, values) in out.columns.items():
             self._log.append(stream, times, keys, values)
             if stream in self._urgent:
                 self._urgent_news()
             if stream == DEAD_LETTERS:
                 self._metrics.add("dead_total", len(values), reason="pipeline")
+                self._board.up(f"pipeline:{lane.program.name}", _last_of(values, lane.program.stats().get("dead", 0)))
+
+
+def _last_of(letters: Sequence[bytes], total: int) -> str:
+    """Dead letters in words for the status: the newest says more than a count."""
+    newest = msgspec.json.decode(letters[-1], type=dict[str, msgspec.Raw])
+    step, reason = (msgspec.json.decode(newest[name], type=str) for name in ("step", "reason"))
+    return f"{total} dead letters since the start, the last at {step}: {reason} (tidegate read {DEAD_LETTERS})"

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 
 from mqtt5 import ConnAckPacket, DisconnectReasonCode, PubAckPacket, PubAckReasonCode, PublishPacket, QoS, SubAckPacket
 
-from gateway.errors import SinkUnavailable
+from gateway.errors import DeliveryTooLarge, SinkUnavailable
 from gateway.mqtt import BrokerOptions, Link, LinkLost, Spoilt, connect, refused, words
 from gateway.plugin import Outlet, Plugin
 from gateway.record import Delivery, Receipt, Rejected
@@ -111,6 +111,10 @@ class _Send:
             self.rejected.append(Rejected(offset, refusal))
         if self.open == 0 and not self.done.done():
             self.done.set_result(Receipt(tuple(self.rejected)))
+
+    def too_large(self, reason: str) -> None:
+        if not self.done.done():
+            self.done.set_exception(DeliveryTooLarge(reason))
 
     def failed(self, reason: str) -> None:
         if not self.done.done():
@@ -249,6 +253,9 @@ class MqttSink:
                     flying[packet_id] = send, offset
                     continue
                 refusal = f"a message of {len(packet)} bytes, the broker takes {self._largest} (see batch: bytes)"
+                if send.delivery.content_type:
+                    send.too_large(refusal)
+                    continue
             if send.delivery.content_type:
                 send.failed(refusal)
             else:

@@ -6,7 +6,9 @@ A test puts a recording or failing disk under the log by giving it another `File
 import errno
 import fcntl
 import os
+import pwd
 import sqlite3
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
@@ -118,12 +120,46 @@ NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 @contextmanager
 def as_log_errors(what: str) -> Iterator[None]:
-    """Foreign errors become ours once, here: LogFull where there is no room, LogError for the rest."""
+    """Foreign errors become ours once, here: LogFull where there is no room, LogError for the rest.
+
+    `what` ends with the path; the text says it once, why it cannot be, and what to try.
+    """
     try:
         yield
     except OSError as error:
         kind = LogFull if error.errno in NO_ROOM else LogError
-        raise kind(f"{what}: {error}") from error
+        raise kind(f"{what}: {_words(error)}") from error
     except sqlite3.Error as error:
         full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
         raise (LogFull if full else LogError)(f"{what}: {error}") from error
+
+
+def _words(error: OSError) -> str:
+    """Why the disk refused, and what to try; for a path of the log that exists or was to be created."""
+    file = os.fspath(error.filename) if isinstance(error.filename, str) else ""
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        return "there is a file where the folder should be; remove it, or write another log.path"
+    if error.errno == errno.EROFS:
+        return "the file system is read-only; mount it for writing, or write another log.path"
+    if isinstance(error, PermissionError) and file:
+        there = os.path.abspath(file)
+        while not os.path.exists(there) and there != os.path.dirname(there):
+            there = os.path.dirname(there)  # what does not exist is refused by the folder it was to be in
+        try:
+            found = os.stat(there)
+        except OSError:
+            return f"user {_user(os.geteuid())} may not; write another log.path"
+        me, owner = _user(os.geteuid()), _user(found.st_uid)
+        which = "it" if there == os.path.abspath(file) else there
+        return (
+            f"user {me} may not write there ({which} belongs to {owner}, mode {stat.S_IMODE(found.st_mode):04o}); "
+            f"try: chown {me} on the log's own folder, or another log.path"
+        )
+    return error.strerror or str(error)
+
+
+def _user(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)

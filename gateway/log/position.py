@@ -4,7 +4,7 @@
 - the whole state of a (reader, stream) is journaled with each commit that changed it, so the newest one is enough
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -88,6 +88,13 @@ class Positions:
         if (extent.first, extent.last) in standing.cuts:
             standing.cuts.remove((extent.first, extent.last))
         standing.finish(extent.first, extent.last)
+
+    def recut(self, reader: str, extent: Extent, parts: Sequence[Extent]) -> None:
+        """Instead of this cut, which was never taken, these are under way from the coming commit on; or none."""
+        standing = self._standing(reader, extent.stream, extent.first)
+        if (extent.first, extent.last) in standing.cuts:
+            standing.cuts.remove((extent.first, extent.last))
+        standing.cuts += [(part.first, part.last) for part in parts]
 
     def skip(self, reader: str, gap: Gap) -> None:
         """These offsets will never come: they count as read."""

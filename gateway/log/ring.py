@@ -45,7 +45,8 @@ def evict(
                 if block.max_time >= limit:
                     break
                 forget(stream, block, EXPIRED)
-        while keep.size is not None and shelf.bytes > keep.size:
+        # The newest block stays: a limit below one block must not forget what was sealed a moment ago.
+        while keep.size is not None and shelf.bytes > keep.size and shelf.blocks > 1:
             block_ = next_block(stream)
             if block_ is None:
                 break

@@ -57,10 +57,13 @@ def run(tmp_path: Path, hold_s: float, rate: float, count: int):
             time.sleep(2)
             before = rss_mb(gateway.pid)
             (tmp_path / "hold").touch()
+            time.sleep(0.2)  # the one that was under way
+            durable = (tmp_path / "durable").read_text()
             peak, until = before, time.monotonic() + hold_s
             while time.monotonic() < until:
                 receiver.collect(0.2)
                 peak = max(peak, rss_mb(gateway.pid))
+            assert (tmp_path / "durable").read_text() == durable, "the disk was to be held"
             (tmp_path / "hold").unlink()
             receiver.until(count, "readings", 60)
             stall = float((tmp_path / "stalls").read_text())

@@ -76,8 +76,8 @@ class Shaped:
             pass
 
     def commit(self, *, snapshots: bool = False) -> None:
-        self.shaper.shape(closing=True)
-        self.shaper.tick(self.clock.now())
+        while self.shaper.close(self.clock.now()):
+            pass
         if self.log.pending:
             self._write(self.log.gather(self.shaper.snapshots() if snapshots or self.log.turnover_due else None))
 
