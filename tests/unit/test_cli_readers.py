@@ -45,7 +45,7 @@ def test_status_shows_each_part_stream_and_reader(gateway):
         {"reader": "sink:cloud", "stream": "boiler", "position": 5, "lag": 2595, "oldest_unsent_s": 7300.0}
     ]
     result = run(status, gateway)
-    assert result.exit_code == 0
+    assert result.exit_code == 1  # one part waits
     lines = result.output.splitlines()
     assert lines[0] == "g  tidegate 0.1.0, up 2 h"
     assert lines[1] == "all 2 parts are up"
@@ -100,7 +100,9 @@ def test_read_filters_by_key_across_pages(gateway):
     gateway.source.items = [Record(i, i, f"site/{i % 1500}/temp", b"1") for i in range(3000)]
     assert offsets(run(read, gateway, "boiler", "--key", "site/[17]/*")) == [1, 7, 1501, 1507]
     assert offsets(run(read, gateway, "boiler", "--key", "*/7/temp", "--limit", "1")) == [7]
-    assert offsets(run(read, gateway, "boiler", "--key", "nothing")) == []
+    result = run(read, gateway, "boiler", "--key", "nothing")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert result.stderr == "nothing found: boiler has no record with a key like 'nothing'\n"
 
 
 def test_read_as_json_is_the_wire_form_line_by_line(gateway):

@@ -47,6 +47,19 @@ def test_check_prints_every_problem_and_exits_with_78(tidegate):
     }
 
 
+def test_check_takes_the_file_as_an_argument(tidegate):
+    found = tidegate("check", "good_greenhouse.yaml", TIDEGATE_CONFIG="bad_eight.yaml")
+    assert (found.exit_code, found.stdout[:3]) == (0, "ok:")
+    assert tidegate("check", "good_greenhouse.yaml", "-c", "bad_eight.yaml").exit_code == 2
+
+
+def test_a_file_that_does_not_say_where_the_gateway_is_is_sent_to_check(tidegate):
+    found = tidegate("status", "-c", "bad_tab.yaml")
+    assert (found.exit_code, found.stdout) == (78, "")
+    assert "try: tidegate check bad_tab.yaml" in found.stderr
+    assert "a tab; indent with spaces" in found.stderr
+
+
 def test_check_does_not_touch_the_log(tidegate, tmp_path):
     path = tmp_path / "c.yaml"
     path.write_text(f"gateway: {{id: g}}\nlog: {{path: {tmp_path / 'log'}}}\n")
@@ -69,6 +82,7 @@ def test_usage_errors_exit_with_2_and_say_what_was_meant(tidegate):
     assert tidegate("check", "--colour").exit_code == 2
     found = tidegate("plugins", "mqqt")
     assert (found.exit_code, found.stderr) == (2, "there is no plugin 'mqqt'; did you mean mqtt?\n")
+    assert tidegate("plugins", "sim").stderr == "there is no plugin 'sim'; did you mean simulated?\n"
 
 
 def test_plugins_lists_families_and_shows_options(tidegate):

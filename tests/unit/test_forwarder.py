@@ -1,0 +1,276 @@
+"""The forwarder: what is cut goes out once under one id, whatever the sink does."""
+
+import asyncio
+from types import SimpleNamespace
+
+import pytest
+from shaped import HandClock
+
+from gateway.errors import DeliveryTooLarge, SinkUnavailable
+from gateway.formats import Format
+from gateway.forwarder import Forwarder
+from gateway.health import Board
+from gateway.log import Keep, Log, LogOptions
+from gateway.metrics import Metrics
+from gateway.record import DEAD_LETTERS, Batch, Extent, Receipt, Rejected
+
+
+class ScriptedSink:
+    """Does what the script says, one entry per send; after its end everything is taken."""
+
+    def __init__(self, script) -> None:
+        self.script = list(script)
+        self.sent: list[tuple[str, list[int]]] = []
+        self.taken: list[int] = []
+
+    async def run(self) -> None:
+        await asyncio.Event().wait()
+
+    async def send(self, delivery):
+        offsets = [o for batch in delivery.batches for o in range(batch.first, batch.next)]
+        self.sent.append((delivery.id.rsplit("/", 2)[1] + "/" + delivery.id.rsplit("/", 1)[1], offsets))
+        act = self.script.pop(0) if self.script else None
+        if isinstance(act, BaseException):
+            raise act
+        if callable(act):
+            return act(delivery)
+        self.taken += offsets
+        return act or Receipt()
+
+
+class House:
+    """A log and one forwarder, with commits made by hand."""
+
+    def __init__(self, folder, script=(), *, streams=("s",), urgent=frozenset(), **limits) -> None:
+        self.folder, self.streams, self.urgent = folder, streams, urgent
+        self.limits = SimpleNamespace(**{"records": 10, "bytes": 1 << 20, "age": 5.0, **limits})
+        self.sink = ScriptedSink(script)
+        self.clock = HandClock()
+        self.runner = asyncio.Runner()
+        self.run = self.runner.run
+        self.open()
+
+    def open(self) -> None:
+        self.log = Log(LogOptions(path=str(self.folder / "log"), seal=20), self.clock)
+        self.log.open()
+        for stream in (*self.streams, DEAD_LETTERS):
+            self.log.declare(stream, Keep(size=None, age_s=None))
+        self.metrics = Metrics()
+        self.board = Board(self.clock)
+        self.forwarder = Forwarder(
+            "cloud",
+            lambda outlet: self.sink,
+            self.streams,
+            self.limits,
+            Format.parse("ndjson"),
+            4,
+            start="earliest",
+            gateway="g1",
+            log=self.log,
+            clock=self.clock,
+            metrics=self.metrics,
+            board=self.board,
+            urgent=self.urgent,
+            read=self.read,
+            request_commit=lambda: None,
+        )
+        self.forwarder.open()
+
+    async def read(self, stream, first, limit):
+        return self.log.read(stream, first, limit)
+
+    def record(self, count: int, stream: str = "s", size: int = 10) -> None:
+        self.log.append(stream, [self.clock.now()] * count, ["k"] * count, [b"%0*d" % (size, n) for n in range(count)])
+
+    def commit(self) -> None:
+        self.forwarder.cut()
+        if self.log.pending:
+            commit = self.log.gather()
+            self.log.write(commit)
+            self.log.committed(commit)
+            while self.log.maintenance_due and (done := self.log.maintain()) is not None:
+                self.log.maintained(done)
+        self.forwarder.committed()
+
+    async def work(self, until, commits: bool = True) -> None:
+        """Run the forwarder, committing as the intake would, until something holds."""
+        running = asyncio.create_task(self.forwarder.run())
+        try:
+            async with asyncio.timeout(20):
+                while not until():
+                    if running.done():
+                        running.result()
+                    if commits:
+                        self.commit()
+                    self.forwarder._came_up.set()  # no waiting out of back-off in a test
+                    await asyncio.sleep(0.001)
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+
+    def reopen(self) -> None:
+        self.log.close()
+        self.open()
+
+    def position(self, stream: str = "s") -> int:
+        return self.log.positions.where("sink:cloud", stream) or 0
+
+
+@pytest.fixture
+def make(tmp_path):
+    made: list[House] = []
+
+    def build(*args, **options) -> House:
+        made.append(House(tmp_path, *args, **options))
+        return made[-1]
+
+    yield build
+    for house in made:
+        house.runner.close()
+        house.log.close()
+
+
+def test_batches_are_cut_by_count_and_the_rest_by_age(make):
+    house = make()
+    house.record(25)
+    house.run(house.work(lambda: house.position() == 20))
+    assert [sent for sent, _ in house.sink.sent] == ["s/0-9", "s/10-19"]
+    house.clock.ns += 6_000_000_000
+    house.run(house.work(lambda: house.position() == 25))
+    assert house.sink.sent[-1][0] == "s/20-24"
+
+
+def test_batches_are_cut_by_bytes(make):
+    house = make(bytes=100)
+    house.record(25, size=30)
+    house.clock.ns += 6_000_000_000
+    house.commit()
+    house.clock.ns += 6_000_000_000
+    house.run(house.work(lambda: house.position() == 25))
+    assert [sent for sent, _ in house.sink.sent][:3] == ["s/0-3", "s/4-7", "s/8-11"], "four of 30 bytes reach 100"
+
+
+def test_what_fails_goes_again_under_its_id_and_in_order(make):
+    house = make([None, SinkUnavailable("away"), SinkUnavailable("away"), SinkUnavailable("away")])
+    house.record(40)
+    house.run(house.work(lambda: house.position() == 40))
+    assert house.sink.taken == list(range(40))
+    assert {sent for sent, _ in house.sink.sent} == {"s/0-9", "s/10-19", "s/20-29", "s/30-39"}
+
+
+def test_a_cut_that_was_committed_goes_out_as_it_is_after_a_restart(make):
+    house = make()
+    house.record(7)
+    house.commit()
+    house.clock.ns += 6_000_000_000
+    house.commit()
+    house.commit()
+    house.reopen()
+    house.record(10)
+    house.run(house.work(lambda: house.position() >= 7))
+    assert house.sink.sent[0] == ("s/0-6", list(range(7)))
+
+
+def test_leftovers_of_a_quiet_stream_go_out_after_a_restart(make):
+    house = make()
+    house.record(5)
+    house.commit()
+    house.reopen()
+    house.commit()
+    house.clock.ns += 6_000_000_000
+    house.run(house.work(lambda: house.position() == 5))
+
+
+def test_a_refused_record_becomes_a_dead_letter_and_the_position_moves(make):
+    house = make([Receipt((Rejected(3, "not wanted"),))])
+    house.record(10)
+    house.run(house.work(lambda: house.position() == 10 and house.log.durable(DEAD_LETTERS) == 1))
+    found = house.log.read(DEAD_LETTERS, 0, 10)
+    assert isinstance(found, Batch)
+    assert b'"offset":3' in found.values[0]
+    assert b"not wanted" in found.values[0]
+    assert house.metrics.value("delivered_total", sink="cloud", stream="s") == 9
+
+
+def test_a_refused_dead_letter_makes_no_dead_letter(make):
+    def refuse(delivery):
+        return Receipt(tuple(Rejected(o, "no") for batch in delivery.batches for o in range(batch.first, batch.next)))
+
+    house = make([refuse] * 50, streams=(DEAD_LETTERS,))
+    house.record(10, DEAD_LETTERS)
+    house.run(house.work(lambda: house.position(DEAD_LETTERS) == 10))
+    assert house.log.next(DEAD_LETTERS) == 10
+    assert house.metrics.value("dead_total", reason="rejected") == 10
+
+
+def test_a_batch_that_is_too_large_goes_in_halves_under_new_ids(make):
+    house = make([DeliveryTooLarge("9 bytes at most")])
+    house.record(10)
+    house.run(house.work(lambda: house.position() == 10))
+    assert [sent for sent, _ in house.sink.sent] == ["s/0-9", "s/0-4", "s/5-9"]
+    assert house.sink.taken == list(range(10))
+
+
+def test_halves_survive_a_restart(make):
+    house = make([DeliveryTooLarge("9 bytes at most"), *[SinkUnavailable("away")] * 6])
+    house.record(10)
+    house.run(house.work(lambda: len(house.sink.sent) >= 4))
+    house.sink.script.clear()
+    house.reopen()
+    assert house.log.positions.outstanding("sink:cloud") == [Extent("s", 0, 4), Extent("s", 5, 9)]
+    house.run(house.work(lambda: house.position() == 10))
+    assert house.sink.taken == list(range(10))
+
+
+def test_one_record_that_is_too_large_becomes_a_dead_letter(make):
+    house = make([DeliveryTooLarge("tiny broker")] * 3, records=1)
+    house.record(1)
+    house.run(house.work(lambda: house.position() == 1 and house.log.durable(DEAD_LETTERS) == 1))
+
+
+def test_a_sink_with_a_defect_costs_no_record(make):
+    house = make([ValueError("a bug"), lambda delivery: None, None])
+    house.record(30)
+    house.run(house.work(lambda: house.position() == 30))
+    assert sorted(set(house.sink.taken)) >= list(range(20))
+    assert house.log.positions.outstanding("sink:cloud") == []
+
+
+def test_cancelled_and_run_again_nothing_is_forgotten(make):
+    house = make()
+    house.record(40)
+    house.commit()
+
+    async def interrupted() -> None:
+        for delay in (0.0, 0.0, 0.001):
+            running = asyncio.create_task(house.forwarder.run())
+            await asyncio.sleep(delay)
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+            house.commit()
+
+    house.run(interrupted())
+    house.run(house.work(lambda: house.position() == 40))
+    assert sorted(set(house.sink.taken)) == list(range(40))
+
+
+def test_urgent_streams_go_first_and_do_not_wait_for_age(make):
+    house = make(streams=("s", "alarms"), urgent=frozenset({"alarms"}))
+    house.record(30)
+    house.record(1, "alarms")
+    house.run(house.work(lambda: house.position("alarms") == 1 and house.position() == 30))
+    assert house.sink.sent[0][0] == "alarms/0-0"
+
+
+def test_a_backlog_on_disk_goes_out_in_order_and_once(make):
+    house = make(records=50)
+    for _ in range(40):
+        house.record(25)
+        commit = house.log.gather()
+        house.log.write(commit)
+        house.log.committed(commit)
+        while house.log.maintenance_due and (done := house.log.maintain()) is not None:
+            house.log.maintained(done)
+    house.reopen()
+    house.run(house.work(lambda: house.position() == 1000))
+    assert house.sink.taken == list(range(1000))
