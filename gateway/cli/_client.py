@@ -13,6 +13,7 @@ from urllib.parse import quote, urlencode
 
 import click
 
+from gateway.cli import EXIT_CONFIG
 from gateway.cli._config import config_option
 
 USUAL_CONFIG = "/etc/tidegate/tidegate.yaml"
@@ -25,6 +26,12 @@ F = TypeVar("F", bound=Callable[..., Any])
 def place_options(command: F) -> F:
     """`--config` and `--url`, handed to the command as `path` and `url`."""
     return config_option(click.option("--url", help="Ask this address instead, like http://127.0.0.1:8765.")(command))
+
+
+class Unreadable(click.ClickException):
+    """The configuration that was to say where the gateway is."""
+
+    exit_code = EXIT_CONFIG
 
 
 class Client:
@@ -92,9 +99,14 @@ def _configured(path: str) -> tuple[str, str]:
         return USUAL_ADDRESS, "the usual address"
     except OSError as error:
         raise click.ClickException(f"{path}: {error.strerror}; say where the gateway is with --url") from error
-    tree, _ = parse(path, data, os.environ)
+    tree, problems = parse(path, data, os.environ)
     whole = tree.plain() if tree is not None else None
-    gateway = whole.get("gateway") if isinstance(whole, dict) else None
+    if tree is None or not isinstance(whole, dict | None):
+        why = f"\n{problems[0]}" if problems else ""
+        raise Unreadable(
+            f"{path} cannot be read, so it does not say where the gateway is; try: tidegate check {path}{why}"
+        )
+    gateway = whole.get("gateway") if whole is not None else None
     address = gateway.get("status", USUAL_ADDRESS) if isinstance(gateway, dict) else USUAL_ADDRESS
     if not isinstance(address, str):
         raise click.ClickException(f"{path} turns the status address off (gateway.status)")

@@ -4,19 +4,26 @@ import json
 import sys
 
 import click
+from click.core import ParameterSource
 
 from gateway.cli import EXIT_CONFIG
 from gateway.cli._config import config_option
 
 
 @click.command()
+@click.argument("file", required=False)
 @config_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def command(path: str, as_json: bool) -> None:
-    """Check a configuration. Nothing else is touched.
+@click.pass_context
+def command(ctx: click.Context, file: str | None, path: str, as_json: bool) -> None:
+    """Check a configuration: FILE, or what --config says. Nothing else is touched.
 
     Exits with 0 if it is right, else with 78 and one line per problem: file:line:column: path: what, and what to try.
     """
+    if file is not None:
+        if ctx.get_parameter_source("path") is ParameterSource.COMMANDLINE:
+            raise click.UsageError("two configurations are given; write FILE or --config, not both")
+        path = file
     from gateway.config import load
     from gateway.errors import ConfigError
 

@@ -56,7 +56,8 @@ def _unknown(name: str, families: list[str]) -> None:
     from gateway import plugin
 
     known = [one for family in families for one in plugin.names(family)]
-    close = difflib.get_close_matches(name, known, 1)
+    begun = [one for one in known if one.startswith(name)]
+    close = begun or difflib.get_close_matches(name, known, 1)
     hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(dict.fromkeys(known))}"
     click.echo(f"there is no plugin {name!r}; {hint}", err=True)
     sys.exit(2)

@@ -32,13 +32,14 @@ def command(
     stream: str, start: str | None, limit: int | None, key: str | None, follow: bool, as_json: bool,
     path: str, url: str | None,
 ) -> None:  # fmt: skip
-    """Show records of a stream: offset, time, key, value."""
+    """Show records of a stream: offset, time, key, value. Finding none is no error, and said on stderr."""
     client = Client.of(path, url)
     if start is None and follow:
         query = _newest(client, stream)
     else:
         query = place("0" if start is None else start, time.time_ns())
     left = limit if limit is not None else (None if follow else USUAL)
+    shown = 0
     try:
         for line in pages(client, stream, query, PAGE if key or left is None else min(left, PAGE), follow):
             item = json.loads(line)
@@ -47,8 +48,12 @@ def command(
                     continue
                 left = left - 1 if left is not None else None
             click.echo(line if as_json else describe(item))
+            shown += 1
             if left == 0:
                 break
+        if not shown:
+            sought = (f" from {start} on" if start is not None else "") + (f" with a key like {key!r}" if key else "")
+            click.echo(f"nothing found: {stream} has no record{sought}", err=True)
     except KeyboardInterrupt:
         pass  # the way to end --follow
 

@@ -12,13 +12,17 @@ from gateway.cli._client import Client, duration, local_time, place_options, saf
 @click.option("--json", "as_json", is_flag=True, help="As the gateway says it, for programs.")
 @place_options
 def command(as_json: bool, path: str, url: str | None) -> None:
-    """Show how the running gateway is: its parts, streams and readers. Exit code 1 if it is not ready."""
+    """Show how the running gateway is: its parts, streams and readers.
+
+    Exits with 0 if it is ready and every part is up, else with 1: a source or destination that is waited for is enough.
+    """
     status = Client.of(path, url).get("status")
     if as_json:
         show_json(status)
     else:
         click.echo(describe(status))
-    sys.exit(0 if status["ready"] else 1)
+    up = all(component["state"] == "up" for component in status["components"])
+    sys.exit(0 if status["ready"] and up else 1)
 
 
 def describe(status: dict[str, Any]) -> str:

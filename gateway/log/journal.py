@@ -148,9 +148,8 @@ class Journal:
             try:
                 self._files.lock(self._fd)
             except BlockingIOError as error:
-                raise LogError(
-                    f"{self._path} is in use: another Tidegate has this log open (stop it, or give this one another log.path)"
-                ) from error
+                hint = "stop it, or give this one another log.path"
+                raise LogError(f"{self._path} is in use: another Tidegate has this log open ({hint})") from error
             have = self._files.size(self._fd)
             if have < self.size:
                 for offset in range(have, self.size, len(FILL)):
