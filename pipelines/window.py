@@ -41,7 +41,7 @@ MOST_OPEN = 1000  # windows that `lateness` may keep open at a time
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Records of a key and a span of event time become one row.
+    """`window: {tumbling: 10s, agg: {mean: mean(v)}}`: records of a key and a span of event time become one row.
 
     tumbling: how long each window is; windows follow one another without a gap, aligned to 1970 UTC.
     agg: the fields of the row, each an aggregate of the window's records: `{mean: mean(v), n: count()}`.

@@ -1,7 +1,11 @@
 """docs/config.md: the words between the tables that are made from the options themselves."""
 
+import importlib
+from collections.abc import Collection
+
 import gateway.plugin
-from gateway.config.load import Plugins
+from gateway import decode
+from gateway.config.load import DECODER_SPELLINGS, Plugins
 from gateway.config.model import DriverKeys, GatewayOptions, LogSettings, SinkKeys, StreamKeys
 from gateway.config.reference import Option, entry, options
 
@@ -12,7 +16,8 @@ One file, `/etc/tidegate/tidegate.yaml`, checked as a whole before anything star
 
     tidegate check
 
-prints every problem of one run as `file:line:column: path: what is wrong, and what to try`, and exits with 78.
+prints every problem of one run as `file:line:column: path: what is wrong, and what to try`, and exits with 78. Another
+file is named by `tidegate check FILE`, by `-c FILE` for every command, or by `$TIDEGATE_CONFIG` in the environment.
 `tidegate plugins NAME` shows on the spot what stands here. This page is made from the options' own types by
 `tidegate plugins --markdown`.
 
@@ -39,8 +44,11 @@ language server to complete and check by.
 - `${NAME}` is filled in from the environment, `${NAME:-default}` also where there is none; `$${` is `${` itself. It is
   filled in after the YAML was read, so a value from outside is always a value. Inside `{ }` and `[ ]` it needs quotes:
   `{id: "${HOSTNAME}"}`. `HOSTNAME` is always there.
-- A secret is never written inline. An option `x_file: PATH` names a file that holds it (a relative path is looked up
-  beside the configuration), `x_credential: NAME` instead a systemd credential (`LoadCredential=NAME:PATH`).
+- A secret is never written inline. An option `x_file: PATH` names a file that holds it, `x_credential: NAME` instead a
+  systemd credential (`LoadCredential=NAME:PATH`).
+- A relative path is looked up beside the file it is written in: `log.path`, the files of secrets, `include:`. Paths
+  that only a plugin knows (the `path` of a sink, `ca_file`) are looked up where the gateway was started: write them
+  whole.
 - Names of entries are letters, digits, `-`, `_` and `.`. Streams that begin with `_` are the house's own: `_dead`.
 
 ## `include:`
@@ -49,13 +57,15 @@ A list of files or globs, relative to the file: `include: [pipelines/*.yaml]`. A
 `streams:`, `pipelines:` and `sinks:`; entries of one name in two files are a mistake. A glob may match nothing.
 """
 DRIVERS = "A map from a name of yours to a source. `driver:` says which kind; the other options are that driver's."
+DECODERS = "What `decode:` can say:"
 STREAMS = """\
 A stream is there as soon as a driver feeds it or a pipeline emits to it. It is listed to say something about it.
 Two drivers may feed one stream if their payloads are read alike.
 """
 PIPELINES = """\
 A map from a name of yours to a pipeline: `from:` one or several streams, through `steps:`, `to:` others. Pipelines may
-read what others emit, but not in a circle. Each step is a map with one key, its kind.
+read what others emit, but not in a circle. Each step is a map with one key, its kind. [The language](language.md) says
+what expressions can.
 """
 SINKS = """\
 A map from a name of yours to a destination. `sink:` says which kind; the other options are that sink's. Its position in
@@ -67,9 +77,9 @@ def markdown(plugins: Plugins = gateway.plugin) -> str:
     """docs/config.md."""
     parts = [
         *(TOP, "## `gateway:`", _table(GatewayOptions), "## `log:`", _table(LogSettings)),
-        *("## `drivers:`", DRIVERS, _table(DriverKeys), *_family("drivers", plugins)),
+        *("## `drivers:`", DRIVERS, _table(DriverKeys), DECODERS, _decoders(), *_family("drivers", plugins)),
         *("## `streams:`", STREAMS, _table(StreamKeys)),
-        *("## `pipelines:`", PIPELINES, *_family("steps", plugins)),
+        *("## `pipelines:`", PIPELINES, _rows(_pipeline(plugins)), *_family("steps", plugins)),
         *("## `sinks:`", SINKS, _table(SinkKeys), *_family("sinks", plugins)),
     ]
     return "\n\n".join(part.strip() for part in parts) + "\n"
@@ -84,6 +94,26 @@ def _family(family: str, plugins: Plugins) -> list[str]:
         parts += [_rows(one.options)] if one.options else []
         parts += [f"```yaml\n{one.example}\n```"] if one.example else []
     return parts
+
+
+def _pipeline(plugins: Plugins) -> tuple[Option, ...]:
+    """The options of a pipeline. Its streams must be given, although its type leaves saying so to the compiler."""
+    rows = options(plugins.definition())
+    return tuple(row._replace(default=None) if row.name in ("from", "to") else row for row in rows)
+
+
+def _decoders() -> str:
+    """What `decode:` can say, one line each."""
+    return "\n".join(f"- {_spelt(name, DECODER_SPELLINGS.items())}: {_about(name)}" for name in decode.names())
+
+
+def _spelt(name: str, spellings: Collection[tuple[str, str]]) -> str:
+    return " or ".join(f"`{one}`" for one in (name, *(said for said, meant in spellings if meant == name)))
+
+
+def _about(name: str) -> str:
+    told = importlib.import_module(f"gateway.decode.{name}").__doc__ or ""
+    return told.strip().split("\n\n", 1)[0].replace("\n", " ").split(". ")[0].removesuffix(".") + "."
 
 
 def _table(kind: type) -> str:

@@ -55,29 +55,6 @@ __all__ = [
 LANGUAGE = 1  # raised when the same definition may come to mean something else, or keep its state differently
 
 
-class Definition(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename={"source": "from"}):
-    """A pipeline as it is written.
-
-    from: the stream it reads, or a list of them. It must be given.
-    to: the stream that gets what leaves the last step, or a list of them. It must be given.
-    start: where it begins when it is new: `earliest`, `latest`, a time as `2026-05-01T00:00:00Z`, or `7d` ago.
-    schema: the fields that expressions may use, each with its type: `{temp: float, unit: "str = 'C'"}`.
-    time: how it tells the time; the arrival of each record counts unless given.
-    key: whose record it is: an expression, or a list of them. What steps remember, they remember per key.
-    max_keys: how many keys are remembered at a time; the least recently used ones make room.
-    steps: what is done to each record, in this order; `[]` only copies.
-    """
-
-    source: str | list[str] = []
-    to: str | list[str] = []
-    start: str | int = "earliest"
-    schema: Annotated[dict[str, str], msgspec.Meta(examples=["schema: {temp: float}"])] = {}
-    time: Annotated[dict[str, Any], msgspec.Meta(examples=["time: {event: ts}"])] = {}
-    key: Any = "key"
-    max_keys: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 10_000
-    steps: Annotated[list[dict[str, Any]], msgspec.Meta(examples=["- filter: …"])] = []
-
-
 class Time(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How a pipeline tells the time.
 
@@ -93,6 +70,29 @@ class Time(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     max_ahead: Duration = Duration(60)
     idle: Duration = Duration(60)
     zone: str | None = None
+
+
+class Definition(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename={"source": "from"}):
+    """A pipeline as it is written.
+
+    from: the stream it reads, or a list of them.
+    to: the stream that gets what leaves the last step, or a list of them.
+    start: where it begins when it is new: `earliest`, `latest`, a time as `2026-05-01T00:00:00Z`, or `7d` ago.
+    schema: the fields that expressions may use, each with its type: `{temp: float, unit: "str = 'C'"}`.
+    time: how it tells the time; without it, by the arrival of each record.
+    key: whose record it is: an expression, or a list of them. What steps remember, they remember per key.
+    max_keys: how many keys are remembered at a time; the least recently used ones make room.
+    steps: what is done to each record, in this order; `[]` only copies.
+    """
+
+    source: str | list[str] = []
+    to: str | list[str] = []
+    start: str | int = "earliest"
+    schema: Annotated[dict[str, str], msgspec.Meta(examples=["schema: {temp: float}"])] = {}
+    time: Annotated[dict[str, Any], msgspec.Meta(examples=["time: {event: ts}"], extra={"options": Time})] = {}
+    key: Any = "key"
+    max_keys: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 10_000
+    steps: Annotated[list[dict[str, Any]], msgspec.Meta(examples=["- filter: …"])] = []
 
 
 def compile_pipeline(name: str, definition: Mapping[str, Any], decoders: Mapping[str, str]) -> Program | list[Mistake]:

@@ -147,3 +147,14 @@ def test_the_example_in_docs_config_md_loads(tmp_path):
     path = tmp_path / "c.yaml"
     path.write_text(first)
     load(path)
+
+
+def test_the_reference_of_pipelines_names_their_options_and_those_of_time():
+    text = markdown()
+    for option in ("from", "to", "start", "schema", "time.event", "time.lateness", "key", "max_keys", "steps"):
+        assert f"\n| `{option}` |" in text, option
+    for decoder in ("`json`", "`keyvalue` or `key=value`", "`number`"):
+        assert f"\n- {decoder}: " in text
+    assert "$TIDEGATE_CONFIG" in text
+    pipeline = schema()["properties"]["pipelines"]["additionalProperties"]["properties"]
+    assert set(pipeline["time"]["properties"]) == {"event", "lateness", "max_ahead", "idle", "zone"}
