@@ -152,11 +152,13 @@ def _ask(code: Code, kept: "Kept", name: str, text: str) -> Asked:
         code.wrong([wrong], *where)
         return nothing
     if not isinstance(call, Call) or call.name not in FUNCTIONS:
-        known = ", ".join(f"{function}()" for function in FUNCTIONS)
-        hint = (
-            alike(call.name, FUNCTIONS) if isinstance(call, Call) else "; put calculations with them in a `set` after"
-        )
-        code.mistake(f"an aggregate is one of {known}{hint}", *where, offset=call.at)
+        close = alike(call.name, FUNCTIONS) if isinstance(call, Call) else ""
+        if isinstance(call, Call) and close:
+            message = f"no aggregate is called `{call.name}`{close}"
+        else:
+            hint = "" if isinstance(call, Call) else "; put calculations with them in a `set` after"
+            message = f"an aggregate is one of {', '.join(f'{function}()' for function in FUNCTIONS)}{hint}"
+        code.mistake(message, *where, offset=call.at)
         return nothing
     if call.name == "count":
         if call.args:

@@ -84,6 +84,10 @@ class GatewayOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         | None
     ) = "127.0.0.1:8765"
 
+    def __post_init__(self) -> None:
+        if self.status is not None and int(self.status.rpartition(":")[2]) > 65535:
+            raise ValueError(f"{self.status!r} has no port up to 65535; write it like 127.0.0.1:8765")
+
 
 class LogSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where the log lives, how large it gets, and how often it breathes.
