@@ -153,7 +153,7 @@ def _words(error: OSError) -> str:
         which = "it" if there == os.path.abspath(file) else there
         return (
             f"user {me} may not write there ({which} belongs to {owner}, mode {stat.S_IMODE(found.st_mode):04o}); "
-            f"try: chown -R {me} on the log's own folder, or another log.path"
+            f"try: make the log's own folder if it is missing and chown -R {me} it, or write another log.path"
         )
     return error.strerror or str(error)
 
