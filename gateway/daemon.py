@@ -1,6 +1,7 @@
 """The daemon: builds every part from a configuration, runs them in one group of named tasks, stops them in order."""
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -82,6 +83,10 @@ class Daemon:
                 self._supervised(group, f"sink:{forwarder.name}", forwarder.run, task=f"forward:{forwarder.name}")
             for entry in self.config.drivers.values():
                 self._supervised(group, f"driver:{entry.name}", self._serve_driver(entry))
+            # What was built up to here lives as long as we do, and batches hold no cycles: look for garbage rarely.
+            gc.collect()
+            gc.freeze()
+            gc.set_threshold(20_000, 50, 50)
             self.ready = True
             self._notify.ready(self.board.sentence())
             log_.info("ready after %.2f s", time.monotonic() - self._started)

@@ -200,7 +200,9 @@ def wait_for_subscription(status: int, timeout_s: float = 15.0) -> None:
 
 
 @click.command()
-@click.option("--seconds", default=SECONDS, show_default=True, help="How long the sensors send; at least until the link is back.")
+@click.option(
+    "--seconds", default=SECONDS, show_default=True, help="How long the sensors send; at least until the link is back."
+)
 @click.option("--keep", is_flag=True, help="Keep the folder with configuration, logs and data, and say where it is.")
 def command(seconds: float, keep: bool) -> None:
     """Show the whole path: sensors, gateway, cloud; a cut link; a kill -9; and the count at the end."""

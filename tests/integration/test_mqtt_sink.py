@@ -6,7 +6,7 @@ import mqtt5
 import pytest
 from house import FakeOutlet, delivery, sent, until
 
-from gateway.errors import SinkUnavailable
+from gateway.errors import DeliveryTooLarge, SinkUnavailable
 from gateway.testing import Client, Mosquitto
 from sinks.mqtt import Options, plugin
 
@@ -131,7 +131,7 @@ def test_a_batch_that_is_refused_is_kept_and_the_reason_shown(tmp_path):
             async with Running(broker.port, topic="no/{stream}") as running:
                 with pytest.raises(SinkUnavailable, match="refuses messages of temps: not authorized"):
                     await running.sink.send(delivery(0, [b"1"]))
-                with pytest.raises(SinkUnavailable, match="the broker takes 2000"):
+                with pytest.raises(DeliveryTooLarge, match="the broker takes 2000"):
                     await running.sink.send(delivery(0, [b"1" * 3000]))
             async with Running(broker.port, topic="ok/{key}") as running:
                 with pytest.raises(SinkUnavailable, match="format: raw"):
