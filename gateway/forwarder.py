@@ -278,8 +278,8 @@ class Forwarder:
                     self._board.expect(self.reader, True)
 
     async def drain(self) -> None:
-        """Wait until everything that was cut is confirmed. The caller bounds the time."""
-        while self._queue or self._under_way or self._cut or self._made:
+        """Wait until everything that was cut is confirmed, or the sink is not there. The caller bounds the time."""
+        while (self._queue or self._under_way or self._cut or self._made) and self._board.state(self.reader) == "up":
             self._idle.clear()
             await self._idle.wait()
 

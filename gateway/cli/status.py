@@ -42,10 +42,22 @@ def describe(status: dict[str, Any]) -> str:
         parts.append(table(["LAST BAD FRAME", "TIME", "REASON", "BYTES"], rows))
     if status["streams"]:
         rows = [
-            [s["name"], s["next"] - s["first"], s["first"], s["next"], size(s["bytes"]), s["priority"]]
+            [
+                s["name"],
+                s["next"] - s["first"],
+                s["first"],
+                s["next"],
+                s.get("lost", 0),
+                size(s["bytes"]),
+                s["priority"],
+            ]
             for s in status["streams"]
         ]
-        parts.append(table(["STREAM", "RECORDS", "OLDEST", "NEXT", "SIZE", "PRIORITY"], rows))
+        parts.append(table(["STREAM", "RECORDS", "OLDEST", "NEXT", "LOST", "SEALED", "PRIORITY"], rows))
+    if status.get("pipelines"):
+        names = ("dead", "filtered", "late", "evicted", "keys", "windows")
+        rows = [[p["name"], *[p.get(name, 0) for name in names]] for p in status["pipelines"]]
+        parts.append(table(["PIPELINE", *[name.upper() for name in names]], rows))
     if status["readers"]:
         parts.append(lag_table(status["readers"]))
     log = status["log"]

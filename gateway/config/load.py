@@ -286,7 +286,7 @@ class _Loader:
             self._read.problem(node.place, path, f"no {family[:-1]} is called {quoted(name)}; {hint}")
         except MissingExtra as error:
             self._read.problem(node.place, path, str(error))
-        except Exception as error:
+        except Exception as error:  # a plugin of the user's own may fail at its import in any way: his file, his line
             message = f"the {family[:-1]} {name!r} cannot be loaded: {type(error).__name__}: {error}; correct its file"
             self._read.problem(node.place, path, message)
         return None

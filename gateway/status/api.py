@@ -7,14 +7,17 @@ GET /api/v1/status
      "streams": as below,
      "readers": [{"reader": "sink:cloud", "stream": "alarms", "position": offset, "lag": records,
                   "oldest_unsent_s": seconds or null}, …],
+     "pipelines": [{"name": "means", "dead": n, "filtered": n, "late": n, "evicted": n, "keys": n, "windows": n}, …],
      "log": {"path": "…", "bytes": n, "limit_bytes": n, "device_bytes": n, "commits": n},
      "loss_window_records": n}
     `position` is the first offset that is not finished, `device_bytes` what was written since the start,
     `loss_window_records` what a power cut now would take.
 
 GET /api/v1/streams
-    {"streams": [{"name": "boiler", "first": offset, "next": offset, "bytes": n, "priority": "normal" | "urgent"}, …]}
-    `first` is the oldest offset that is kept, `next` the one that the next record gets.
+    {"streams": [{"name": "boiler", "first": offset, "next": offset, "gone": n, "lost": n, "blocks": n, "bytes": n,
+                  "priority": "normal" | "urgent"}, …]}
+    `first` is the oldest offset that is kept, `next` the one that the next record gets; `gone` records are in gaps, and
+    `lost` of them were gone, since the start, before everyone who reads the stream had them. `bytes` are of sealed blocks.
 
 GET /api/v1/streams/{stream}/records?from=OFFSET | time=NS or ISO-8601 & limit=1…1000
     {"stream": "boiler", "next": offset, "records": [{"o": …, "t": …, "k": …, "v": …} or {"gap": …, "cause": …}, …]}

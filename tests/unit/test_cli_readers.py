@@ -51,7 +51,7 @@ def test_status_shows_each_part_stream_and_reader(gateway):
     assert lines[1] == "all 2 parts are up"
     assert re.search(r"^sink:cloud +waiting +20\S+ \S+ +0  refused\\x1b\[31m$", result.output, re.MULTILINE)
     assert re.search(r"driver:boiler +20.* no JSON +\\xff\\x00junk", result.output)
-    assert re.search(r"^boiler +10 +2590 +2600  1.5 KiB  normal$", result.output, re.MULTILINE)
+    assert re.search(r"^boiler +10 +2590 +2600 +0  1.5 KiB  normal$", result.output, re.MULTILINE)
     assert re.search(r"^sink:cloud  boiler +5  2595  2.03 h$", result.output, re.MULTILINE)
     assert (
         lines[-1]
