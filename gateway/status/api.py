@@ -17,7 +17,7 @@ GET /api/v1/streams
     {"streams": [{"name": "boiler", "first": offset, "next": offset, "gone": n, "lost": n, "blocks": n, "bytes": n,
                   "priority": "normal" | "urgent"}, …]}
     `first` is the oldest offset that is kept, `next` the one that the next record gets; `gone` records are in gaps, and
-    `lost` of them were gone, since the start, before everyone who reads the stream had them. `bytes` are of sealed blocks.
+    `lost` of them were gone, since the start, before everyone who reads the stream had them. `bytes`: of sealed blocks.
 
 GET /api/v1/streams/{stream}/records?from=OFFSET | time=NS or ISO-8601 & limit=1…1000
     {"stream": "boiler", "next": offset, "records": [{"o": …, "t": …, "k": …, "v": …} or {"gap": …, "cause": …}, …]}
