@@ -82,7 +82,8 @@ class Report:
             parts += [f"{n} records of {s} are gone before everyone had them" for s, n in daemon.intake.lost.items()]
         dead = sum(n for name, _, n in daemon.metrics.snapshot() if name == "dead_total")
         if dead:
-            parts.append(f"{dead:.0f} dead letters since the start (tidegate read {DEAD_LETTERS})")
+            letters = "dead letter" if dead == 1 else "dead letters"
+            parts.append(f"{dead:.0f} {letters} since the start (tidegate read {DEAD_LETTERS})")
         return "; ".join(parts)
 
     def streams(self) -> dict[str, Any]:
