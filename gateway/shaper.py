@@ -335,5 +335,5 @@ def _last_of(letters: Sequence[bytes], total: int) -> str:
     """Dead letters in words for the status: the newest says more than a count."""
     newest = msgspec.json.decode(letters[-1], type=dict[str, msgspec.Raw])
     step, reason = (msgspec.json.decode(newest[name], type=str) for name in ("step", "reason"))
-    letters = "dead letter" if total == 1 else "dead letters"
-    return f"{total} {letters} since the start, the last at {step}: {reason} (tidegate read {DEAD_LETTERS})"
+    noun = "dead letter" if total == 1 else "dead letters"
+    return f"{total} {noun} since the start, the last at {step}: {reason} (tidegate read {DEAD_LETTERS})"
