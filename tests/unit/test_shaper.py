@@ -119,3 +119,41 @@ def test_starting_a_while_ago_means_ago(tmp_path):
     house.commit()
     assert house.values("out") == payloads(3, 5)
     house.log.close()
+
+
+def test_behind_a_commit_that_does_not_come_back_nothing_piles_up_and_nothing_is_lost(tmp_path):
+    house = Shaped(tmp_path, {"other": {**COPY, "to": "elsewhere"}}, seal=1000)
+    for low in range(0, 60_000, 1_000):
+        house.record("in", *payloads(low, low + 1_000))
+        house.commit()
+    house.log.close()
+    house._pipelines = {"copy": COPY}
+    house.open()
+    for _ in range(200):  # turns without a commit: the disk is held
+        house.shaper.shape()
+    assert house.log.pending_bytes < 4 << 20
+    for _ in range(100):
+        house.turn()
+        house.commit()
+    assert house.values("out") == payloads(0, 60_000)
+    assert house.board.state("pipeline:copy") == "up"
+    house.log.close()
+
+
+def test_a_backlog_of_several_inputs_is_worked_off_without_news(tmp_path):
+    house = Shaped(tmp_path, {"other": {**COPY, "to": "elsewhere"}}, seal=100)
+    for low in range(0, 2_000, 100):
+        house.record("in", *payloads(low, low + 100))
+        house.record("more", *payloads(low, low + 100))
+        house.commit()
+    house.log.close()
+    house._pipelines = {"both": {**COPY, "from": ["in", "more"]}}
+    house.open()
+    commits = 0
+    house.commit()
+    while house.shaper.wants_commit():  # what the intake asks in every turn
+        house.commit()
+        commits += 1
+        assert commits < 1_000
+    assert len(house.values("out")) == 4_000
+    house.log.close()
