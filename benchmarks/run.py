@@ -414,6 +414,7 @@ def section_streams(quick: bool) -> None:
         streams = gateway.status_json()["streams"]
         gateway.process.kill()
         gateway.process.wait()
+        gateway.log.close()  # it lies on the device, which could not be unmounted otherwise
         (folder / "gateway.log").unlink()
         again = Gateway(folder, near.port, 0, STREAMS.replace("SUBSCRIBE", filters))
         ready = again.wait_ready()
