@@ -154,10 +154,10 @@ class Daemon:
     def _release_cuts(self) -> None:
         """Cuts of sinks and streams that nobody asks for any more must not keep their blocks; positions stay parked."""
         wanted = {(forwarder.reader, lane.stream) for forwarder in self.intake.forwarders for lane in forwarder.lanes}
-        for reader in self.log.positions.readers():
-            for extent in self.log.positions.outstanding(reader):
-                if (reader, extent.stream) not in wanted:
-                    self.log.positions.recut(reader, extent, ())
+        for reader, streams in self.log.positions.readers().items():
+            for stream in streams:
+                if reader.startswith("sink:") and (reader, stream) not in wanted:
+                    self.log.positions.release(reader, stream)
 
     async def _wind_down(self) -> None:
         """Inputs first, then the log, then the outputs: nothing that was read is lost by stopping."""

@@ -100,7 +100,6 @@ class Intake:
         self.log, self.clock, self.metrics, self.board, self.gateway = log, clock, metrics, board, gateway
         self.receipts: list[tuple[str, object]] = []
         self.lost: dict[str, int] = {}  # stream -> records gone before everyone who reads it had them, since the start
-        self.made = 0  # commits made since the start
         self.unsafe = 0  # records gathered that their source cannot send again
         self._shaper, self._executor = shaper, executor
         self._turn_s, self._commit_s, self._urgent = turn_s, commit_s, urgent
@@ -170,9 +169,7 @@ class Intake:
 
     def gathered(self, stream: str) -> None:
         """Records came in: shape them once the reads of this round of the loop are done."""
-        if not self._shape_is_due:
-            self._shape_is_due = True
-            asyncio.get_running_loop().call_soon(self._shape)
+        self.look_again()
         if stream in self._urgent:
             self.commit_in(0.0)
 
@@ -300,7 +297,6 @@ class Intake:
         if raw > WORTH:
             self._bytes_per_byte = 0.8 * self._bytes_per_byte + 0.2 * commit.size / raw
         self._acknowledge(receipts)
-        self.made += 1
         for forwarder in self.forwarders:
             forwarder.committed()
         await self._maintain_if_due()

@@ -174,12 +174,14 @@ class Shaper:
         """The coming commit is complete: run everything that is left of it, several inputs too, and let time pass.
 
         In the order of the chain, each with its ticks, so that what one derives in this commit the next one sees in it.
-        Returns True if some pipeline was stopped by its budget and wants another turn at once.
+        Returns True if some pipeline can go on as soon as the commit is gathered.
         """
         hungry = False
         for lane in self.lanes:
             hungry |= self._advance(lane)
             self._tick(lane, now)
+            # Also one that a slow commit held back: once this one is gathered there is room, and nobody else calls it.
+            hungry |= lane.behind and not lane.failed and not lane.fetching
         return hungry
 
     def wants_commit(self) -> bool:

@@ -90,11 +90,21 @@ class Positions:
         standing.finish(extent.first, extent.last)
 
     def recut(self, reader: str, extent: Extent, parts: Sequence[Extent]) -> None:
-        """Instead of this cut, which was never taken, these are under way from the coming commit on; or none."""
+        """Instead of this cut, which was never taken, these are under way from the coming commit on."""
         standing = self._standing(reader, extent.stream, extent.first)
         if (extent.first, extent.last) in standing.cuts:
             standing.cuts.remove((extent.first, extent.last))
         standing.cuts += [(part.first, part.last) for part in parts]
+
+    def release(self, reader: str, stream: str) -> None:
+        """Nobody reads on for now: nothing is under way, and reading on later begins at the prefix.
+
+        What was finished beyond it is read again then; otherwise what lies between would never be.
+        """
+        standing = self._readers.get(reader, {}).get(stream)
+        if standing is not None and (standing.cuts or standing.beyond):
+            standing.cuts, standing.beyond = [], []
+            self._dirty.add((reader, stream))
 
     def skip(self, reader: str, gap: Gap) -> None:
         """These offsets will never come: they count as read."""

@@ -274,3 +274,19 @@ def test_a_backlog_on_disk_goes_out_in_order_and_once(make):
     house.reopen()
     house.run(house.work(lambda: house.position() == 1000))
     assert house.sink.taken == list(range(1000))
+
+
+def test_a_sink_that_was_removed_with_batches_under_way_sends_all_of_them_when_it_comes_back(make):
+    house = make([SinkUnavailable("away"), None, None, None])
+    house.record(40)
+    house.sink.script[1:] = [None, None, None, *[SinkUnavailable("away")] * 500]
+    house.run(house.work(lambda: len(house.sink.taken) == 30))
+    assert house.position() == 0, "the first one is still owed"
+    house.log.positions.release("sink:cloud", "s")
+    house.commit()
+    house.sink.script.clear()
+    house.sink.taken.clear()
+    house.reopen()
+    house.clock.ns += 6_000_000_000
+    house.run(house.work(lambda: house.position() == 40))
+    assert house.sink.taken == list(range(40))

@@ -12,8 +12,9 @@ from gateway.health import Board
 from gateway.intake import GATHER, Inlet, Intake
 from gateway.log import Keep, Log, LogOptions
 from gateway.metrics import Metrics
+from gateway.plugin import compiler
 from gateway.record import Batch, Gap
-from gateway.shaper import Shaper
+from gateway.shaper import Lane, Shaper
 
 
 class ToldDriver:
@@ -204,5 +205,31 @@ def test_what_is_gone_before_a_reader_had_it_is_counted_once_and_told(play):
         house.intake.note_gaps([Gap("s", 0, 9, "evicted"), Gap("s", 8, 14, "evicted")])
         assert house.intake.lost == {"s": 5}
         assert house.metrics.value("gap_records_total", cause="evicted", stream="s") == 5
+
+    play(scene)
+
+
+def test_a_pipeline_held_back_by_a_slow_commit_goes_on_without_news(play, monkeypatch):
+    async def scene(house):
+        program = compiler()("copy", {"from": "s", "steps": [], "to": "out"}, {})
+        house.log.declare("out", Keep(size=None, age_s=None))
+        shaper = house.intake._shaper
+        shaper.lanes.append(lane := Lane(program, urgent=False))
+        lane.at["s"] = 0
+        gate = asyncio.get_running_loop().create_future()
+        honest = house.intake._in_log_thread
+
+        async def slow(work):
+            await asyncio.shield(gate)
+            return await honest(work)
+
+        monkeypatch.setattr(house.intake, "_in_log_thread", slow)
+        _, inlet, _ = house.attach("d")
+        inlet.record("s", [1], ["k"], [b"first"])
+        await until(lambda: house.intake._in_flight)
+        inlet.record("s", [1], ["k"], [bytes(3 << 20)])  # more than may pile up behind a commit
+        await until(lambda: lane.behind)
+        gate.set_result(None)
+        await until(lambda: house.log.durable("out") == 2)
 
     play(scene)
