@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
-.PHONY: setup demo test check bench format clean
+.PHONY: setup browser demo test check bench format clean
 
 setup: $(STAMP)
 
@@ -13,10 +13,13 @@ $(STAMP): requirements/dev.txt pyproject.toml tools/setup.sh
 	PYTHON=$(PYTHON) bash tools/setup.sh $(VENV)
 	touch $@
 
+browser: setup
+	bash tools/browser.sh
+
 demo: setup
 	$(BIN)/tidegate demo
 
-test: setup
+test: setup browser
 	$(BIN)/pytest
 
 check: setup
