@@ -9,7 +9,8 @@ TidegateError
 │   ├── LogFull                      nothing was acknowledged; reads pause, the commit is tried again unchanged
 │   ├── LogDamaged                   a block or record is unreadable: declare the gap, go on
 │   └── LogTooNew                    a newer Tidegate wrote this log: do not touch it, exit 78
-└── Malformed(reason)                bytes that break their protocol or format: counted, then dropped or dead-lettered
+├── Malformed(reason)                bytes that break their protocol or format: counted, then dropped or dead-lettered
+└── NoRecord(reason)                 a payload that is no reading and not meant to be, as a comment: counted, left out
 """
 
 from collections.abc import Sequence
@@ -75,3 +76,7 @@ class LogTooNew(LogError):
 
 class Malformed(TidegateError):
     """Bytes that break their protocol or format."""
+
+
+class NoRecord(TidegateError):
+    """A payload that is no reading and is not meant to be one: a comment, a header, an empty line."""

@@ -1,9 +1,9 @@
-"""The seams: what a driver, a pipeline and a sink must be, what each is given, and how they are found by name.
+"""The seams: what drivers, decoders, pipelines and sinks must be, what each is given, and how they are found by name.
 
 A plugin is one file with three parts in this order: `Options` (a frozen, keyword-only msgspec Struct that forbids
 unknown fields), the class, and `plugin = Plugin(Options, Class)`. The file's name is its name in the configuration.
-Names come from the built-in folders, from entry points (`tidegate.drivers`, `tidegate.sinks`, `tidegate.steps`), and
-from `/etc/tidegate/plugins/{drivers,sinks,steps}/*.py`.
+Names come from the built-in folders, from entry points (`tidegate.drivers`, `tidegate.decoders`, `tidegate.sinks`,
+`tidegate.steps`), and from `/etc/tidegate/plugins/{drivers,decoders,sinks,steps}/*.py`.
 """
 
 import importlib
@@ -19,7 +19,8 @@ import msgspec
 from gateway.clock import Clock
 from gateway.record import Batch, Delivery, Receipt
 
-FAMILIES = {"drivers": "drivers", "sinks": "sinks", "steps": "pipelines"}  # family -> package of the built-in ones
+# family -> package of the built-in ones
+FAMILIES = {"drivers": "drivers", "decoders": "gateway.decode", "sinks": "sinks", "steps": "pipelines"}
 SITE_PLUGINS = Path("/etc/tidegate/plugins")
 
 P = TypeVar("P")
@@ -110,6 +111,47 @@ class Driver(Protocol):
         ...
 
 
+class Decoder(Protocol):
+    """A way of reading payloads. Built by calling its class with (options); constructors only assign."""
+
+    def fields(self) -> Sequence[str] | None:
+        """The names that a payload can carry, at its top; None where a payload names its own fields."""
+        ...
+
+    def reader(self, shape: type[msgspec.Struct]) -> Callable[[bytes], Any]:
+        """A function from payload to `shape`, a Struct of the fields that somebody wants: nothing else is looked at.
+
+        It raises msgspec.DecodeError, UnicodeDecodeError, RecursionError or Malformed for a payload that does not have
+        that shape, NoRecord for one that is not meant to have it, and nothing else.
+        """
+        ...
+
+
+class Decoding:
+    """How the payloads of a stream are read, as `decode:` says it: a decoder's name, and its options if it has any.
+
+    `options` is None where they are all their defaults, so that what reads alike is equal.
+    """
+
+    __slots__ = ("name", "options")
+
+    def __init__(self, name: str, options: msgspec.Struct | None = None) -> None:
+        self.name, self.options = name, options
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Decoding) and self.plain() == other.plain()
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+    def __repr__(self) -> str:
+        return f"Decoding({self.name!r}, {self.options!r})"
+
+    def plain(self) -> Any:
+        """The name, or {name: options} as plain data: what decides how a payload is read."""
+        return self.name if self.options is None else {self.name: msgspec.to_builtins(self.options)}
+
+
 class Outputs(Protocol):
     """Where a pipeline's run puts what it derives."""
 
@@ -165,9 +207,9 @@ class Compiler(Protocol):
     """What `pipelines.language` exports as `compile_pipeline`; the daemon wires it in."""
 
     def __call__(
-        self, name: str, definition: Mapping[str, Any], decoders: Mapping[str, str]
+        self, name: str, definition: Mapping[str, Any], decoders: Mapping[str, Decoding]
     ) -> "Program | list[Mistake]":
-        """Compile `definition` (plain data from YAML). `decoders`: stream -> decoder name, `json` where not given."""
+        """Compile `definition` (plain data from YAML). `decoders`: how streams are read; `json` where not given."""
         ...
 
 

@@ -10,15 +10,18 @@ import os
 import pwd
 import re
 import stat
+import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from msgspec import NODEFAULT, inspect
 
+import gateway.plugin
+from gateway import decode
 from gateway.config.marks import Node, Place, dotted, quoted, resolve
 from gateway.errors import Problem
-from gateway.plugin import Mistake
+from gateway.plugin import Decoding, MissingExtra, Mistake, UnknownPlugin
 from gateway.quantity import DURATION_UNITS, SIZE_UNITS, Duration, Secret, Size
 
 Steps = tuple[str | int, ...]
@@ -213,6 +216,8 @@ class Reader:
         """A duration, a size, a secret's file, or a plugin's own kind of text."""
         if kind.cls is Secret:
             return self._secret(node, path)
+        if kind.cls is Decoding:
+            return self._decoding(node, path)
         text = node.text if node.filled else node.value
         if not isinstance(text, str):
             if kind.cls in (Duration, Size) and type(text) in (int, float):
@@ -232,6 +237,37 @@ class Reader:
         if high is not None and value > high:
             return self._refuse(node, path, f"{text} is too much; write at most {spell(high)}")
         return value
+
+    def _decoding(self, node: Node, path: Steps) -> Any:
+        """A decoder's name, or a map from the one name to its options."""
+        told: Node | None = None
+        if isinstance(node.value, dict):
+            if len(node.value) != 1:
+                return self._refuse(node, path, f"names {len(node.value)} decoders; write one, as {{csv: {{…}}}}")
+            ((said, told),) = node.value.items()
+            place, path = told.head, (*path, said)
+        else:
+            said, place = node.text if node.filled else node.value, node.place
+        if not isinstance(said, str):
+            return self._refuse(node, path, f"expected the name of a decoder, got {got(node)}; write it like json")
+        name = decode.SPELLINGS.get(said, said)
+        try:
+            plugin = gateway.plugin.load("decoders", name)
+        except UnknownPlugin as error:
+            self.problem(place, path, f"no decoder is called {quoted(said)}; {self.suggest(said, error.known)}")
+            return BROKEN
+        except MissingExtra as error:
+            self.problem(place, path, str(error))
+            return BROKEN
+        if told is None or (told.value is None and not told.broken):
+            if missing := decode.needed(plugin.options):
+                example = getattr(sys.modules.get(plugin.options.__module__), "EXAMPLE", "").strip()
+                message = f"{name} must be told {' and '.join(missing)}; write for example {example}"
+                self.problem(place, path, message)
+                return BROKEN
+            return decode.with_options(name, plugin.options())
+        options = self.struct(told, path, plugin.options)
+        return BROKEN if options is BROKEN else decode.with_options(name, options)
 
     def _secret(self, node: Node, path: Steps) -> Any:
         text = node.text if node.filled else node.value
@@ -430,6 +466,7 @@ _CUSTOM_WORDS: Mapping[type, str] = {
     Duration: "a duration like 10s",
     Size: "a size like 512MiB",
     Secret: "the path of a file that holds the secret",
+    Decoding: "a decoder",
 }
 _WORDS: Mapping[type, str] = {
     inspect.NoneType: "nothing",

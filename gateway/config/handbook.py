@@ -1,11 +1,7 @@
 """docs/config.md: the words between the tables that are made from the options themselves."""
 
-import importlib
-from collections.abc import Collection
-
 import gateway.plugin
-from gateway import decode
-from gateway.config.load import DECODER_SPELLINGS, Plugins
+from gateway.config.load import Plugins
 from gateway.config.model import DriverKeys, GatewayOptions, LogSettings, SinkKeys, StreamKeys
 from gateway.config.reference import Option, entry, options
 
@@ -57,7 +53,10 @@ A list of files or globs, relative to the file: `include: [pipelines/*.yaml]`. A
 `streams:`, `pipelines:` and `sinks:`; entries of one name in two files are a mistake. A glob may match nothing.
 """
 DRIVERS = "A map from a name of yours to a source. `driver:` says which kind; the other options are that driver's."
-DECODERS = "What `decode:` can say:"
+DECODERS = """\
+How the payloads of a stream are read, said where it comes in or in `streams:`. A name is enough where nothing must be
+told: `decode: number`. Options stand below the name: `decode: {csv: {columns: [ts, v]}}`.
+"""
 STREAMS = """\
 A stream is there as soon as a driver feeds it or a pipeline emits to it. It is listed to say something about it.
 Two drivers may feed one stream if their payloads are read alike.
@@ -77,7 +76,8 @@ def markdown(plugins: Plugins = gateway.plugin) -> str:
     """docs/config.md."""
     parts = [
         *(TOP, "## `gateway:`", _table(GatewayOptions), "## `log:`", _table(LogSettings)),
-        *("## `drivers:`", DRIVERS, _table(DriverKeys), DECODERS, _decoders(), *_family("drivers", plugins)),
+        *("## `drivers:`", DRIVERS, _table(DriverKeys), *_family("drivers", plugins)),
+        *("## `decode:`", DECODERS, *_family("decoders", gateway.plugin)),
         *("## `streams:`", STREAMS, _table(StreamKeys)),
         *("## `pipelines:`", PIPELINES, _rows(_pipeline(plugins)), *_family("steps", plugins)),
         *("## `sinks:`", SINKS, _table(SinkKeys), *_family("sinks", plugins)),
@@ -85,12 +85,15 @@ def markdown(plugins: Plugins = gateway.plugin) -> str:
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
+_HEADS = {"steps": "### `{}:`", "decoders": "### `decode: {}`"}
+
+
 def _family(family: str, plugins: Plugins) -> list[str]:
     """A section for each plugin of a family."""
     parts = []
     for name in plugins.names(family):
         one = entry(family, name, plugins)
-        parts += [f"### `{family[:-1]}: {name}`" if family != "steps" else f"### `{name}:`", one.summary]
+        parts += [_HEADS.get(family, f"### `{family[:-1]}: {{}}`").format(name), one.summary]
         parts += [_rows(one.options)] if one.options else []
         parts += [f"```yaml\n{one.example}\n```"] if one.example else []
     return parts
@@ -100,20 +103,6 @@ def _pipeline(plugins: Plugins) -> tuple[Option, ...]:
     """The options of a pipeline. Its streams must be given, although its type leaves saying so to the compiler."""
     rows = options(plugins.definition())
     return tuple(row._replace(default=None) if row.name in ("from", "to") else row for row in rows)
-
-
-def _decoders() -> str:
-    """What `decode:` can say, one line each."""
-    return "\n".join(f"- {_spelt(name, DECODER_SPELLINGS.items())}: {_about(name)}" for name in decode.names())
-
-
-def _spelt(name: str, spellings: Collection[tuple[str, str]]) -> str:
-    return " or ".join(f"`{one}`" for one in (name, *(said for said, meant in spellings if meant == name)))
-
-
-def _about(name: str) -> str:
-    told = importlib.import_module(f"gateway.decode.{name}").__doc__ or ""
-    return told.strip().split("\n\n", 1)[0].replace("\n", " ").split(". ")[0].removesuffix(".") + "."
 
 
 def _table(kind: type) -> str:

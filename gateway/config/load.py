@@ -16,7 +16,6 @@ import msgspec
 from msgspec import inspect
 
 import gateway.plugin
-from gateway import decode
 from gateway.config.convert import BROKEN, Reader, Steps, unreadable
 from gateway.config.marks import MAX_BYTES, Node, parse, quoted
 from gateway.config.model import (
@@ -33,8 +32,9 @@ from gateway.config.model import (
     StreamEntry,
     StreamKeys,
 )
+from gateway.decode import JSON
 from gateway.errors import ConfigError, Problem
-from gateway.plugin import Compiler, MissingExtra, Plugin, Program, UnknownPlugin
+from gateway.plugin import Compiler, Decoding, MissingExtra, Plugin, Program, UnknownPlugin
 from gateway.record import DEAD_LETTERS
 
 SECTIONS = ("drivers", "streams", "pipelines", "sinks")  # maps of entries by name, in any file
@@ -42,7 +42,6 @@ TOP = ("gateway", "log", *SECTIONS, "include")
 HOUSE_STREAMS = (DEAD_LETTERS,)
 MAX_STREAMS = 1000
 _USUAL_FORMAT = next(one.default for one in msgspec.structs.fields(SinkKeys) if one.name == "format")
-DECODER_SPELLINGS = {"key=value": "keyvalue"}
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -230,8 +229,7 @@ class _Loader:
             empty = node.value is None and not node.broken
             keys = StreamKeys() if empty else self._read.struct(node, path, StreamKeys)
             if keys is not BROKEN:
-                said = self._decoder(node, path, keys.decode)
-                declared[name] = msgspec.structs.replace(keys, decode=said)
+                declared[name] = keys
         return declared
 
     def _drivers(self) -> dict[str, DriverEntry]:
@@ -239,7 +237,6 @@ class _Loader:
         for name, node in self._entries["drivers"].items():
             path: Steps = ("drivers", name)
             keys, options, complete = self._entry(node, path, "drivers", DriverKeys)
-            said = self._decoder(node, path, keys.get("decode"))
             if not complete:  # what it feeds may stand under a misspelt name
                 self._perhaps.update(_all_texts(node))
             if options is BROKEN:
@@ -248,9 +245,7 @@ class _Loader:
             streams = tuple(dict.fromkeys(options.streams()))
             self._fed.update((stream, None) for stream in streams if self._is_stream(node, path, stream))
             if complete:
-                drivers[name] = DriverEntry(
-                    name=name, driver=keys["driver"], decode=said, options=options, streams=streams
-                )
+                drivers[name] = DriverEntry(name=name, options=options, streams=streams, **keys)
         return drivers
 
     def _entry(self, node: Node, path: Steps, family: str, house: type) -> tuple[dict[str, Any], Any, bool]:
@@ -291,19 +286,6 @@ class _Loader:
             self._read.problem(node.place, path, message)
         return None
 
-    def _decoder(self, node: Node, path: Steps, said: str | None) -> str | None:
-        """The decoder that `decode:` names, in its own spelling."""
-        if said is None:
-            return None
-        name = DECODER_SPELLINGS.get(said, said)
-        if name in decode.names():
-            return name
-        hint = self._read.suggest(said, decode.names())
-        self._read.problem(
-            node.value["decode"].place, (*path, "decode"), f"no decoder is called {quoted(said)}; {hint}"
-        )
-        return None
-
     def _is_stream(self, node: Node, path: Steps, stream: str) -> bool:
         """Whether records may be put into a stream of this name; if not, that is reported."""
         if _is_name(stream):
@@ -319,9 +301,9 @@ class _Loader:
 
     # -- streams -------------------------------------------------------------------------------------------------------
 
-    def _decoders(self, drivers: Mapping[str, DriverEntry], declared: Mapping[str, StreamKeys]) -> dict[str, str]:
+    def _decoders(self, drivers: Mapping[str, DriverEntry], declared: Mapping[str, StreamKeys]) -> dict[str, Decoding]:
         """How each stream is decoded: its own word and that of all who feed it must agree."""
-        said: dict[str, tuple[str, str]] = {}  # stream -> decoder, who said so
+        said: dict[str, tuple[Decoding, str]] = {}  # stream -> decoder, who said so
         for name, keys in declared.items():
             if keys.decode is not None:
                 said[name] = (keys.decode, f"streams.{name}")
@@ -329,12 +311,13 @@ class _Loader:
             for stream in driver.streams:
                 if driver.decode is None and stream in declared and declared[stream].decode is not None:
                     continue
-                mine = driver.decode or "json"
+                mine = driver.decode or JSON
                 theirs, who = said.setdefault(stream, (mine, f"drivers.{driver.name}"))
                 if theirs != mine:
                     node = self._entries["drivers"][driver.name]
                     place = node.value["decode"].place if "decode" in node.value else node.head
-                    message = f"{stream} is {mine} here and {theirs} by {who}; use two streams, or one decoder"
+                    other = theirs.name if theirs.name != mine.name else "with other options"
+                    message = f"{stream} is {mine.name} here and {other} by {who}; use two streams, or one decoder"
                     self._read.problem(place, ("drivers", driver.name, "decode"), message)
         return {stream: decoder for stream, (decoder, _) in said.items()}
 
@@ -349,7 +332,7 @@ class _Loader:
 
     # -- pipelines -----------------------------------------------------------------------------------------------------
 
-    def _pipelines(self, decoders: Mapping[str, str]) -> dict[str, Wires]:
+    def _pipelines(self, decoders: Mapping[str, Decoding]) -> dict[str, Wires]:
         """Compile every pipeline, then see that what they read is there."""
         wires = {}
         entries = self._entries["pipelines"]
@@ -454,9 +437,9 @@ class _Loader:
         return message is None
 
 
-def _stream(name: str, said: StreamKeys | None, decoders: Mapping[str, str]) -> StreamEntry:
+def _stream(name: str, said: StreamKeys | None, decoders: Mapping[str, Decoding]) -> StreamEntry:
     said = said or StreamKeys()
-    return StreamEntry(name=name, keep=said.keep, priority=said.priority, decode=decoders.get(name, "json"))
+    return StreamEntry(name=name, keep=said.keep, priority=said.priority, decode=decoders.get(name, JSON))
 
 
 def _is_name(text: str) -> bool:

@@ -14,7 +14,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from gateway.plugin import Program
+from gateway.decode import JSON
+from gateway.plugin import Decoding, Program
 from gateway.quantity import Duration, Size
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
@@ -112,11 +113,11 @@ class DriverKeys(msgspec.Struct, frozen=True, kw_only=True):
     """What every driver takes beside its own options.
 
     driver: which driver reads this source.
-    decode: how its payloads are read; what the stream says unless given.
+    decode: how its payloads are read: a decoder's name, or `{name: options}`; what the stream says unless given.
     """
 
     driver: str
-    decode: str | None = None
+    decode: Decoding | None = None
 
 
 class DriverEntry(DriverKeys, frozen=True, kw_only=True):
@@ -143,12 +144,13 @@ class StreamKeys(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     keep: how much of it is kept.
     priority: urgent streams are committed at once and delivered first.
-    decode: how its payloads are read; what its driver says unless given, else json.
+    decode: how its payloads are read: a decoder's name, or `{name: options}`; what its driver says unless given, else
+        json.
     """
 
     keep: Keep = Keep()
     priority: Literal["normal", "urgent"] = "normal"
-    decode: str | None = None
+    decode: Decoding | None = None
 
 
 class StreamEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -157,7 +159,7 @@ class StreamEntry(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     keep: Keep = Keep()
     priority: Literal["normal", "urgent"] = "normal"
-    decode: str = "json"
+    decode: Decoding = JSON
 
 
 class PipelineEntry(msgspec.Struct, frozen=True, kw_only=True):

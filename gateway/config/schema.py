@@ -13,7 +13,7 @@ from msgspec import NODEFAULT, inspect
 import gateway.plugin
 from gateway import decode
 from gateway.config.convert import bare, choices, credential, default, holds_secret, spell
-from gateway.config.load import DECODER_SPELLINGS, Plugins
+from gateway.config.load import Plugins
 from gateway.config.model import (
     NAME,
     DriverKeys,
@@ -24,7 +24,7 @@ from gateway.config.model import (
     StreamKeys,
 )
 from gateway.config.reference import WHOLE, descriptions, summary
-from gateway.plugin import MissingExtra
+from gateway.plugin import Decoding, MissingExtra
 from gateway.quantity import Duration, Secret, Size
 
 Schema = dict[str, Any]
@@ -84,8 +84,6 @@ class _Maker:
         """An entry that names its plugin: the house's keys and that plugin's, and no others."""
         choice = family[:-1]
         own, required, _ = self._properties(house)
-        if "decode" in own:
-            own["decode"]["enum"] = [*decode.names(), *DECODER_SPELLINGS]
         names = plugins.names(family)
         rules = []
         for name in names:
@@ -110,6 +108,24 @@ class _Maker:
         theirs, required, either = self._properties(options)
         result = _object({**theirs, **own}, [*needed, *(one for one in required if one not in own)], either)
         return {"description": told, **result}
+
+    def decoding(self) -> Schema:
+        """What `decode:` may say: a name, where nothing must be told; or a map from one name to its options."""
+        if "decode" not in self.definitions:
+            named, told = [], {}
+            for name in decode.names():
+                options = gateway.plugin.load("decoders", name).options
+                named += [] if decode.needed(options) else [name]
+                told[name] = {"description": summary("decoders", name), **self.struct(options)}
+            named += [said for said, meant in decode.SPELLINGS.items() if meant in named]
+            self.definitions["decode"] = {
+                "anyOf": [
+                    {"enum": named},
+                    {"type": "object", "minProperties": 1, "maxProperties": 1, **_object(told, (), ())},
+                    _reference(),
+                ]
+            }
+        return {"$ref": "#/$defs/decode"}
 
     def pipeline(self, plugins: Plugins) -> Schema:
         """A pipeline; what its expressions mean is for the compiler to say."""
@@ -172,6 +188,8 @@ class _Maker:
             return {"anyOf": [self.of(one) for one in kind.types]}
         if isinstance(kind, inspect.StructType):
             return self.struct(kind.cls)
+        if isinstance(kind, inspect.CustomType) and kind.cls is Decoding:
+            return self.decoding()
         if isinstance(kind, inspect.CustomType):
             return dict(_CUSTOM.get(kind.cls, {"type": ["string", "number", "boolean"]}))
         if isinstance(kind, (inspect.LiteralType, inspect.EnumType)):

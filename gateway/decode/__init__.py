@@ -1,46 +1,60 @@
 """Payload bytes to typed fields. One file per way of writing payloads; the file's name is what `decode:` says.
 
-A decoder is built for a shape: a msgspec Struct of the fields somebody wants, so that nothing else is looked at. Its
-module has
-
-- `decoder(shape) -> Callable[[bytes], shape]`. The function raises msgspec.DecodeError, UnicodeDecodeError,
-  RecursionError or Malformed for a payload that does not have that shape.
-- `FIELDS`: the names a payload can carry, or None where a payload names its own fields.
+A decoder is a plugin like others (gateway.plugin.Decoder): `Options`, the class, `plugin = Plugin(Options, Class)`. Its
+reader is built for a shape: a msgspec Struct of the fields somebody wants, so that nothing else is looked at.
 """
 
-import importlib
-import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
 
+from gateway import plugin
+from gateway.plugin import Decoder, Decoding
+from gateway.quantity import option_hook
 
-class UnknownDecoder(LookupError):
-    """There is no decoder of that name; the text lists those there are."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(f"no decoder is called {name!r}; there are {', '.join(names())}")
+SPELLINGS = {"key=value": "keyvalue"}  # what else `decode:` may say -> what it means
+JSON = Decoding("json")
 
 
 def names() -> list[str]:
     """Every name that `decode:` may say, sorted."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+    return plugin.names("decoders")
 
 
-def decoder(name: str, shape: type[msgspec.Struct]) -> Callable[[bytes], Any]:
-    """A function from payload to `shape`. Raises UnknownDecoder."""
-    made: Callable[[bytes], Any] = _module(name).decoder(shape)
+def decoding(said: object) -> Decoding:
+    """What `decode:` says as plain data, a name or {name: options}. Raises UnknownPlugin, MissingExtra, ValueError.
+
+    For those who have no file to show a mistake in; gateway.config reads it with places.
+    """
+    name, options = next(iter(said.items())) if isinstance(said, dict) and len(said) == 1 else (said, {})
+    name = SPELLINGS.get(str(name), str(name))
+    kind = plugin.load("decoders", name).options
+    return with_options(name, msgspec.convert(options, kind, dec_hook=option_hook))
+
+
+def with_options(name: str, options: msgspec.Struct) -> Decoding:
+    """A decoding with these options."""
+    usual = not needed(type(options)) and options == type(options)()
+    return Decoding(name, None if usual else options)
+
+
+def needed(options: type[msgspec.Struct]) -> list[str]:
+    """The options of a decoder that must be given: one that has any cannot be said by its name alone."""
+    return [field.encode_name for field in msgspec.structs.fields(options) if field.required]
+
+
+def fields(decoding: Decoding) -> Sequence[str] | None:
+    """The field names a payload of this kind can carry, None for any. Raises as plugin.load."""
+    return _built(decoding).fields()
+
+
+def reader(decoding: Decoding, shape: type[msgspec.Struct]) -> Callable[[bytes], Any]:
+    """A function from payload to `shape`. Raises as plugin.load."""
+    return _built(decoding).reader(shape)
+
+
+def _built(decoding: Decoding) -> Decoder:
+    found = plugin.load("decoders", decoding.name)
+    made: Decoder = found.build(found.options() if decoding.options is None else decoding.options)
     return made
-
-
-def fields(name: str) -> tuple[str, ...] | None:
-    """The field names a payload of this kind can carry, None for any. Raises UnknownDecoder."""
-    known: tuple[str, ...] | None = _module(name).FIELDS
-    return known
-
-
-def _module(name: str) -> Any:
-    if name not in names():
-        raise UnknownDecoder(name)
-    return importlib.import_module(f"{__name__}.{name}")

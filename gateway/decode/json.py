@@ -5,8 +5,22 @@ from typing import Any
 
 import msgspec
 
-FIELDS = None
+from gateway.plugin import Plugin
 
 
-def decoder(shape: type[msgspec.Struct]) -> Callable[[bytes], Any]:
-    return msgspec.json.Decoder(shape, strict=True).decode
+class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    pass
+
+
+class Json:
+    def __init__(self, options: Options) -> None:
+        pass
+
+    def fields(self) -> None:
+        return None
+
+    def reader(self, shape: type[msgspec.Struct]) -> Callable[[bytes], Any]:
+        return msgspec.json.Decoder(shape, strict=True).decode
+
+
+plugin = Plugin(Options, Json)

@@ -6,10 +6,9 @@ from typing import Any
 
 import msgspec
 
-from gateway.decode.number import number
+from gateway.decode._text import typed
 from gateway.errors import Malformed
-
-FIELDS = None
+from gateway.plugin import Plugin
 
 _PAIR = re.compile(
     r"""[\s,;]*                                                     # what separates
@@ -22,20 +21,20 @@ _SEPARATORS = re.compile(r"[\s,;]*")
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 
 
-def decoder(shape: type[msgspec.Struct]) -> Callable[[bytes], Any]:
-    # Text is all there is on such a line, so the shape says what is a number. strict=False then reads true and 1.
-    numeric = {field.encode_name for field in msgspec.structs.fields(shape) if "str" not in _kinds(field.type)}
-    convert = msgspec.convert
+class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    pass
 
-    def decode(payload: bytes) -> Any:
-        found: dict[str, object] = dict(pairs(payload.decode()))
-        for name in numeric & found.keys():
-            value = number(str(found[name]))
-            if value is not None:
-                found[name] = value
-        return convert(found, shape, strict=False)
 
-    return decode
+class KeyValue:
+    def __init__(self, options: Options) -> None:
+        pass
+
+    def fields(self) -> None:
+        return None
+
+    def reader(self, shape: type[msgspec.Struct]) -> Callable[[bytes], Any]:
+        read = typed(shape)
+        return lambda payload: read(dict(pairs(payload.decode())))
 
 
 def pairs(text: str) -> list[tuple[str, str]]:
@@ -56,11 +55,4 @@ def pairs(text: str) -> list[tuple[str, str]]:
     return found
 
 
-def _kinds(kind: Any) -> set[str]:
-    """The names of the plain types in an annotation: {'int', 'NoneType'} for Annotated[int, …] | None."""
-    parts = getattr(kind, "__args__", None)
-    if hasattr(kind, "__metadata__"):
-        return _kinds(kind.__origin__)
-    if parts:
-        return set().union(*map(_kinds, parts))
-    return {getattr(kind, "__name__", "")}
+plugin = Plugin(Options, KeyValue)

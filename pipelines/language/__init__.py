@@ -20,7 +20,8 @@ from typing import Annotated, Any
 import msgspec
 
 from gateway import decode, plugin
-from gateway.plugin import Mistake, Program
+from gateway.decode import JSON
+from gateway.plugin import Decoding, MissingExtra, Mistake, Program, UnknownPlugin
 from gateway.quantity import Duration
 from gateway.record import DEAD_LETTERS
 from pipelines.language import fields
@@ -95,7 +96,9 @@ class Definition(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     steps: Annotated[list[dict[str, Any]], msgspec.Meta(examples=["- filter: …"])] = []
 
 
-def compile_pipeline(name: str, definition: Mapping[str, Any], decoders: Mapping[str, str]) -> Program | list[Mistake]:
+def compile_pipeline(
+    name: str, definition: Mapping[str, Any], decoders: Mapping[str, Decoding]
+) -> Program | list[Mistake]:
     """gateway.plugin.Compiler: a program, or every mistake in the definition with its place."""
     read_definition, mistakes = read(Definition, definition, ())
     if read_definition is None:
@@ -137,8 +140,8 @@ def compile_pipeline(name: str, definition: Mapping[str, Any], decoders: Mapping
     for state, number in code.handed:
         state.rows = namespace[f"stage{number}"]
     for i, stream in enumerate(inputs):
-        decoder = decode.decoder(decoders.get(stream, "json"), namespace["Payload"])
-        program.entries[stream] = functools.partial(namespace["stage0"], source=i, decode=decoder)
+        reader = decode.reader(decoders.get(stream, JSON), namespace["Payload"])
+        program.entries[stream] = functools.partial(namespace["stage0"], source=i, decode=reader)
     return program
 
 
@@ -163,20 +166,23 @@ def _wiring(name: str, inputs: Sequence[str], outputs: Sequence[str]) -> list[Mi
 
 
 def _decoding(
-    inputs: Sequence[str], decoders: Mapping[str, str], schema: Mapping[Path, fields.Declared]
+    inputs: Sequence[str], decoders: Mapping[str, Decoding], schema: Mapping[Path, fields.Declared]
 ) -> list[Mistake]:
     mistakes = []
     for stream in inputs:
-        kind = decoders.get(stream, "json")
+        decoding = decoders.get(stream, JSON)
         try:
-            names = decode.fields(kind)
-        except decode.UnknownDecoder as error:
+            names = decode.fields(decoding)
+        except UnknownPlugin as error:
+            mistakes.append(Mistake(("from",), f"stream `{stream}`: {error}; there are {', '.join(error.known)}"))
+            continue
+        except MissingExtra as error:
             mistakes.append(Mistake(("from",), f"stream `{stream}`: {error}"))
             continue
         for path, field in schema.items() if names is not None else ():
             if field.required and path not in {(known,) for known in names or ()}:
-                carried = ", ".join(names or ())
-                message = f"stream `{stream}` is decoded as {kind}, which has only the field {carried}"
+                carried = f"field{'s' * (len(names or ()) > 1)} {few(names or ())}"
+                message = f"stream `{stream}` is decoded as {decoding.name}, which has only the {carried}"
                 mistakes.append(Mistake(("schema", write_path(path)), message))
     return mistakes
 
@@ -278,9 +284,9 @@ def _write_steps(code: Code, steps: Sequence[Mapping[str, Any]]) -> None:
     code.at = ()
 
 
-def _signature(definition: Definition, inputs: Sequence[str], decoders: Mapping[str, str]) -> str:
+def _signature(definition: Definition, inputs: Sequence[str], decoders: Mapping[str, Decoding]) -> str:
     """Of all that decides what a record comes to. Where a new reader starts does not."""
     told = msgspec.structs.replace(definition, start="")
-    kinds = [decoders.get(stream, "json") for stream in inputs]
+    kinds = [decoders.get(stream, JSON).plain() for stream in inputs]
     whole = msgspec.json.encode([LANGUAGE, told, kinds])
     return hashlib.sha256(whole).hexdigest()[:32]

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
+from gateway.errors import NoRecord
 from gateway.plugin import Outputs
 from gateway.record import DEAD_LETTERS, Batch, Record, dead_letter
 from pipelines.language.build import State
@@ -66,7 +67,10 @@ class Pipeline:
         return found
 
     def failed(self, error: Exception, batch: Batch, at: int, out: Outputs) -> None:
-        """The record at this index of the batch could not be processed."""
+        """The record at this index of the batch could not be processed, or is none."""
+        if isinstance(error, NoRecord):
+            self.counts["no_record"] = self.counts.get("no_record", 0) + 1
+            return
         flags = batch.flags[at] if batch.flags else 0
         record = Record(batch.first + at, batch.times[at], batch.keys[at], batch.values[at], flags)
         self._bury(error, batch.stream, record, out)

@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from gateway.plugin import Mistake, Program
+from gateway.decode import decoding
+from gateway.plugin import Decoding, Mistake, Program
 from gateway.record import DEAD_LETTERS, Batch
 from pipelines.language import compile_pipeline
 
@@ -56,15 +57,19 @@ class Out:
         return [msgspec.json.decode(value, type=Letter) for to, _, _, value in self.emitted if to == DEAD_LETTERS]
 
 
-def program(steps: Sequence[Mapping[str, Any]] = (), *, decoders: Mapping[str, str] = {}, **definition: Any) -> Program:
+def decodings(decoders: Mapping[str, Any]) -> dict[str, Decoding]:
+    return {stream: Decoding(said) if isinstance(said, str) else decoding(said) for stream, said in decoders.items()}
+
+
+def program(steps: Sequence[Mapping[str, Any]] = (), *, decoders: Mapping[str, Any] = {}, **definition: Any) -> Program:
     """Compile, with defaults for what the test is not about."""
-    made = compile_pipeline("p", {"from": "in", "to": "out", "steps": list(steps), **definition}, decoders)
+    made = compile_pipeline("p", {"from": "in", "to": "out", "steps": list(steps), **definition}, decodings(decoders))
     assert not isinstance(made, list), [(mistake.path, str(mistake)) for mistake in made]
     return made
 
 
-def mistakes(steps: Sequence[Any] = (), *, decoders: Mapping[str, str] = {}, **definition: Any) -> list[Mistake]:
-    made = compile_pipeline("p", {"from": "in", "to": "out", "steps": list(steps), **definition}, decoders)
+def mistakes(steps: Sequence[Any] = (), *, decoders: Mapping[str, Any] = {}, **definition: Any) -> list[Mistake]:
+    made = compile_pipeline("p", {"from": "in", "to": "out", "steps": list(steps), **definition}, decodings(decoders))
     assert isinstance(made, list), "it compiled"
     return made
 

@@ -90,7 +90,7 @@ def test_plugins_lists_families_and_shows_options(tidegate):
     assert "drivers:\n" in listed
     assert "  simulated  " in listed
     told = json.loads(tidegate("plugins", "--json").stdout)
-    assert set(told) == {"drivers", "sinks", "steps"}
+    assert set(told) == {"drivers", "decoders", "sinks", "steps"}
     shown = tidegate("plugins", "mqtt").stdout
     assert "drivers/mqtt: " in shown
     assert "sinks/mqtt: " in shown

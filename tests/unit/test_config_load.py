@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from gateway import plugin
 from gateway.config import Start, load
+from gateway.decode import JSON
 from gateway.errors import ConfigError
-from gateway.plugin import MissingExtra, Mistake, Plugin, UnknownPlugin
+from gateway.plugin import Decoding, MissingExtra, Mistake, Plugin, UnknownPlugin
 from gateway.quantity import Duration, Secret, Size
 
 frozen: dict[str, Any] = {"frozen": True, "kw_only": True, "forbid_unknown_fields": True}
@@ -166,7 +167,7 @@ def test_every_stream_there_is_is_listed(good):
     assert set(config.streams) == {"said", "other", "s", "r", "out", "_dead"}
     assert config.streams["other"].keep.size == 1 << 20
     assert config.streams["other"].priority == "urgent"
-    assert (config.streams["s"].decode, config.streams["out"].decode) == ("keyvalue", "json")
+    assert (config.streams["s"].decode, config.streams["out"].decode) == (Decoding("keyvalue"), JSON)
     assert config.drivers["t"].streams == ("s", "r")
     sink = config.sinks["b"]
     assert (sink.batch.records, sink.batch.bytes, sink.batch.age) == (500, 100 << 10, 10.0)
@@ -385,7 +386,7 @@ def test_names_are_names_and_the_house_keeps_its_own(problems):
 
 def test_those_who_feed_one_stream_agree_on_how_it_is_read(good, problems):
     config = good("streams: {s: {decode: number}}\n" + TAP)
-    assert (config.drivers["t"].decode, config.streams["s"].decode) == (None, "number")
+    assert (config.drivers["t"].decode, config.streams["s"].decode) == (None, Decoding("number"))
     assert problems(
         TAP + "  u: {driver: tap, stream: s, decode: number}\n  v: {driver: tap, stream: s, decode: nmber}\n"
     ) == [

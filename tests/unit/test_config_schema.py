@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from gateway import plugin
+from gateway import decode, plugin
 from gateway.config import load, reference
 from gateway.config.handbook import markdown
 from gateway.config.marks import parse
@@ -153,8 +153,8 @@ def test_the_reference_of_pipelines_names_their_options_and_those_of_time():
     text = markdown()
     for option in ("from", "to", "start", "schema", "time.event", "time.lateness", "key", "max_keys", "steps"):
         assert f"\n| `{option}` |" in text, option
-    for decoder in ("`json`", "`keyvalue` or `key=value`", "`number`"):
-        assert f"\n- {decoder}: " in text
+    for decoder in decode.names():
+        assert f"\n### `decode: {decoder}`\n" in text
     assert "$TIDEGATE_CONFIG" in text
     pipeline = schema()["properties"]["pipelines"]["additionalProperties"]["properties"]
     assert set(pipeline["time"]["properties"]) == {"event", "lateness", "max_ahead", "idle", "zone"}
