@@ -42,9 +42,10 @@ from gateway.mqtt import (
     connect,
     filter_problem,
     refused,
+    shared,
     words,
 )
-from gateway.plugin import Inlet, Plugin
+from gateway.plugin import Inlet, Mistake, Plugin
 from gateway.quantity import Duration
 from gateway.record import RETAINED
 
@@ -61,6 +62,8 @@ subscribe:
 
 MARK = 192 * 1024  # bytes: a read of this size is worth a wake at once
 DECIDE_S = 1.0  # how long the first reads of a resumed session are held at most, to see how the broker counts its ids
+SHORT_S = 600.0  # a session that ends sooner may not outlive a restart
+UNSAFE = "at QoS 0 what is sent while we are away, or lost on the way, is gone; write qos: 1 to have it kept"
 PUBACK = 0x40020000  # | id: the four bytes of a plain PUBACK
 
 _topic, _payload, _id = attrgetter("topic"), attrgetter("payload"), attrgetter("packet_id")
@@ -130,6 +133,30 @@ class Options(BrokerOptions, kw_only=True, frozen=True, forbid_unknown_fields=Tr
     def streams(self) -> list[str]:
         return list(dict.fromkeys(entry.stream or "" for entry in self.subscriptions()))
 
+    def warnings(self) -> list[Mistake]:
+        found = super().warnings()
+        if self.qos == 0:
+            found.append(Mistake(("qos",), UNSAFE))
+        for at, (written, entry) in enumerate(zip(self.subscribe, self.subscriptions(), strict=True)):
+            here: tuple[str | int, ...] = ("subscribe", at)
+            if isinstance(written, Subscription):
+                if written.qos == 0:
+                    found.append(Mistake((*here, "qos"), UNSAFE))
+                here = (*here, "filter")
+            if (inner := shared(entry.filter)) != entry.filter:
+                told = (
+                    "a broker deals a shared subscription out to its group: readings of one key lose their order, and "
+                    f"one may come to two gateways when a connection breaks; write {inner!r} where that matters"
+                )
+                found.append(Mistake(here, told))
+        if self.session_expiry < SHORT_S and any(entry.qos for entry in self.subscriptions()):
+            told = (
+                f"after {self.session_expiry:g} s without us the broker forgets what it kept for us, "
+                "and a restart may take longer; write a day or more, as 7d"
+            )
+            found.append(Mistake(("session_expiry",), told))
+        return found
+
 
 class Owed(NamedTuple):
     """The receipt of one read: the acknowledgements it is worth, on the link it came by."""
@@ -176,7 +203,7 @@ class MqttDriver:
             link = await connect(
                 options,
                 self,
-                client_id=options.client_id or f"tidegate-{inlet.gateway}-{inlet.name}",
+                client_id=options.client(inlet.gateway, inlet.name),
                 clean_start=False,
                 session_expiry_s=int(options.session_expiry),
                 receive_maximum=options.receive_maximum,

@@ -55,6 +55,7 @@ class Daemon:
         self._readers = ThreadPoolExecutor(1, "log-read")
         self._stop = asyncio.Event()
         self.ready = False
+        self.report = Report(self)
         self.hung = False  # after run(): the log's thread never came back from the disk
         self._started = time.monotonic()
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -68,7 +69,7 @@ class Daemon:
             loop.add_signal_handler(signum, self.stop)
         loop.add_signal_handler(signal.SIGHUP, self._no_reload)
         await self._open(loop)
-        status = Status(self.config.gateway.status, Report(self)) if self.config.gateway.status else None
+        status = Status(self.config.gateway.status, self.report) if self.config.gateway.status else None
         if status is not None:
             status.bind()
             log_.info("gateway %s: status at http://%s/", self.config.gateway.id, self.config.gateway.status)
@@ -97,6 +98,10 @@ class Daemon:
         """Begin the ordered stop."""
         self._stop.set()
 
+    @property
+    def stopping(self) -> bool:
+        return self._stop.is_set()
+
     def _no_reload(self) -> None:
         log_.warning("SIGHUP: a changed configuration is taken at the next start; check it with `tidegate check` first")
 
@@ -122,7 +127,7 @@ class Daemon:
             read_ahead=self._read_ahead,
             urgent_news=lambda: self.intake.commit_in(0.0),
         )
-        self.intake = Intake(
+        self.intake: Intake = Intake(
             self.log,
             self._shaper,
             self.clock,
@@ -133,6 +138,7 @@ class Daemon:
             turn_s=self.config.log.turn,
             commit_s=self.config.log.commit,
             urgent=self._urgent,
+            summary=self.report.summary,
         )
         self._remembered = recovery.remembered
         fresh = await loop.run_in_executor(self._log_thread, self._shaper.recover, recovery)
@@ -269,6 +275,7 @@ class Daemon:
             urgent=self._urgent,
             read=self.read,
             request_commit=lambda: self.intake.commit_in(0.0),
+            summary=self.report.summary,
         )
 
     # -- reading -------------------------------------------------------------------------------------------------------
@@ -303,6 +310,8 @@ class Daemon:
 def serve(config: Config) -> None:
     """Run a daemon in this process until it is told to stop."""
     os.umask(0o077)
+    for doubt in config.warnings:
+        log_.warning("%s", doubt)
     daemon = Daemon(config)
     asyncio.run(daemon.run())
     if daemon.hung:

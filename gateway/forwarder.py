@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import logging
 from bisect import bisect_right, insort
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple, Protocol
 
@@ -99,9 +99,11 @@ class Forwarder:
         urgent: frozenset[str],
         read: Reader,
         request_commit: Callable[[], None],
+        summary: Callable[[], Mapping[str, object]],
     ) -> None:
         self.name, self.reader = name, f"sink:{name}"
         self.gateway, self.clock = gateway, clock
+        self._summary = summary
         self.sink = build(self)
         self._limits, self._format, self._in_flight, self._start = limits, format, in_flight, start
         self._log, self._metrics, self._board = log, metrics, board
@@ -132,6 +134,9 @@ class Forwarder:
 
     def count(self, metric: str, n: int = 1) -> None:
         self._metrics.add(metric, n, sink=self.name)
+
+    def summary(self) -> Mapping[str, object]:
+        return self._summary()
 
     # -- the making of a commit ----------------------------------------------------------------------------------------
 
@@ -242,6 +247,14 @@ class Forwarder:
     def _enqueue(self, extent: Extent, urgent: bool) -> None:
         self._order += 1
         insort(self._queue, Waiting(not urgent, self._order, extent))
+
+    @property
+    def lag(self) -> int:
+        """Durable records of its streams that are not confirmed."""
+        ends = [
+            (self._log.durable(lane.stream), self._log.positions.where(self.reader, lane.stream)) for lane in self.lanes
+        ]
+        return sum(max(durable - at, 0) for durable, at in ends if at is not None)
 
     def oldest(self, stream: str) -> int | None:
         """Time (ns) of the oldest record that is not confirmed, as far as that is known without asking the disk."""

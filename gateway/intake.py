@@ -9,7 +9,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from typing import TypeVar
 
@@ -79,6 +79,9 @@ class Inlet:
     def count(self, metric: str, n: int = 1) -> None:
         self._intake.metrics.add(metric, n, driver=self.name)
 
+    def summary(self) -> Mapping[str, object]:
+        return self._intake.summary()
+
 
 class Intake:
     """Turns and commits. Everything here runs on the event loop but Log.write and Log.maintain."""
@@ -96,8 +99,10 @@ class Intake:
         turn_s: float,
         commit_s: float,
         urgent: frozenset[str],
+        summary: Callable[[], Mapping[str, object]],
     ) -> None:
         self.log, self.clock, self.metrics, self.board, self.gateway = log, clock, metrics, board, gateway
+        self.summary = summary
         self.receipts: list[tuple[str, object]] = []
         self.lost: dict[str, int] = {}  # stream -> records gone before everyone who reads it had them, since the start
         self.unsafe = 0  # records gathered that their source cannot send again

@@ -73,6 +73,15 @@ class Inlet(Protocol):
         """Add to a counter of this driver, e.g. "redelivered_total"."""
         ...
 
+    def summary(self) -> Mapping[str, object]:
+        """What the gateway says of itself, for those who pass it on.
+
+        state: "online", or "stopping" once the ordered stop has begun; version; sentence: all of it in plain words;
+        level: "ok" | "attention" | "trouble"; waiting: records that sinks have not delivered; oldest_s: how long the
+        oldest of them has waited (s), None where none waits or that is not known.
+        """
+        ...
+
 
 class Remembered(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A record that was committed with a delivery id: enough to recognise it if it is delivered again."""
@@ -86,6 +95,22 @@ class DriverOptions(Protocol):
 
     def streams(self) -> Sequence[str]:
         """The streams that a driver with these options may feed."""
+        ...
+
+
+class Doubtful(Protocol):
+    """What the `Options` of a driver or sink may offer: what is legal, and yet may not be what was meant."""
+
+    def warnings(self) -> "Sequence[Mistake]":
+        """Told by `tidegate check` and at every start, each at the option it is about. Nothing is refused."""
+        ...
+
+
+class Claiming(Protocol):
+    """What the `Options` of a driver or sink may offer: what only one entry of a configuration can have."""
+
+    def claims(self, gateway: str, name: str) -> Mapping[str, str]:
+        """Option -> what it takes for itself alone, in words; two entries with the same words are a mistake."""
         ...
 
 
@@ -226,6 +251,10 @@ class Outlet(Protocol):
 
     def count(self, metric: str, n: int = 1) -> None:
         """Add to a counter of this sink, e.g. "wire_bytes_total"."""
+        ...
+
+    def summary(self) -> Mapping[str, object]:
+        """What the gateway says of itself, as for an Inlet."""
         ...
 
 

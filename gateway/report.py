@@ -27,6 +27,9 @@ class Running(Protocol):
     ready: bool
 
     @property
+    def stopping(self) -> bool: ...
+
+    @property
     def intake(self) -> Intake: ...
 
     async def read(self, stream: str, first: int, limit: int) -> Batch | Gap | None: ...
@@ -73,6 +76,28 @@ class Report:
             },
             "loss_window_records": daemon.intake.loss_window if daemon.ready else 0,
         }
+
+    def summary(self) -> dict[str, object]:
+        """What plugins may tell others of this gateway (gateway.plugin.Inlet)."""
+        daemon = self._daemon
+        forwarders = daemon.intake.forwarders
+        oldest = [f.oldest(lane.stream) for f in forwarders for lane in f.lanes]
+        times = [time for time in oldest if time is not None]
+        return {
+            "state": "stopping" if daemon.stopping else "online",
+            "version": __version__,
+            "sentence": self._sentence(),
+            "level": self._level(),
+            "waiting": sum(forwarder.lag for forwarder in forwarders),
+            "oldest_s": round((daemon.clock.now() - min(times)) / 1e9, 1) if times else None,
+        }
+
+    def _level(self) -> str:
+        """`ok`, `attention` while something waits for others, `trouble` where something of ours does not work."""
+        states = {component.state for component in self._daemon.board.not_up()}
+        if "failed" in states or self._daemon.board.state("log") != "up":
+            return "trouble"
+        return "attention" if states else "ok"
 
     def _sentence(self) -> str:
         """Who is up, and what was lost or could not be processed since the start."""

@@ -145,7 +145,7 @@ class MqttSink:
                 link = await connect(
                     options,
                     self,
-                    client_id=options.client_id or f"tidegate-{outlet.gateway}-{outlet.name}",
+                    client_id=options.client(outlet.gateway, outlet.name),
                     clean_start=True,
                 )
                 outlet.up(str(options.address))

@@ -19,6 +19,7 @@ def command(ctx: click.Context, file: str | None, path: str, as_json: bool) -> N
     """Check a configuration: FILE, or what --config says. Nothing else is touched.
 
     Exits with 0 if it is right, else with 78 and one line per problem: file:line:column: path: what, and what to try.
+    What is right and yet may not be what you meant is told before that, as `warning: file:line:column: …`.
     """
     if file is not None:
         if ctx.get_parameter_source("path") is ParameterSource.COMMANDLINE:
@@ -38,7 +39,11 @@ def command(ctx: click.Context, file: str | None, path: str, as_json: bool) -> N
         sys.exit(EXIT_CONFIG)
     counts = {kind: len(getattr(config, kind)) for kind in ("drivers", "streams", "pipelines", "sinks")}
     if as_json:
-        click.echo(json.dumps({"ok": True, **counts, "files": config.files}, ensure_ascii=False))
+        warnings = [warning._asdict() for warning in config.warnings]
+        told = {"ok": True, **counts, "files": config.files, "warnings": warnings}
+        click.echo(json.dumps(told, ensure_ascii=False))
     else:
-        told = [f"{n} {kind.removesuffix('s') if n == 1 else kind}" for kind, n in counts.items()]
-        click.echo(f"ok: {', '.join(told)}")
+        for warning in config.warnings:
+            click.echo(f"warning: {warning}")
+        parts = [f"{n} {kind.removesuffix('s') if n == 1 else kind}" for kind, n in counts.items()]
+        click.echo(f"ok: {', '.join(parts)}")

@@ -42,10 +42,14 @@ class Reader:
 
     def __init__(self, environ: Mapping[str, str], problems: list[Problem]) -> None:
         self._environ, self.problems = environ, problems
+        self.warnings: list[Problem] = []  # what is legal, and yet may not be what was meant
         self._comparisons = 0
 
     def problem(self, place: Place, path: Sequence[str | int], message: str) -> None:
-        self.problems.append(Problem(*place, dotted(path) or "file", " ".join(message.splitlines())))
+        self.problems.append(_problem(place, path, message))
+
+    def warning(self, place: Place, path: Sequence[str | int], message: str) -> None:
+        self.warnings.append(_problem(place, path, message))
 
     def struct(self, node: Node, path: Steps, kind: type) -> Any:
         """`node` as a struct of type `kind`, or BROKEN."""
@@ -538,6 +542,10 @@ def unreadable(file: str, error: OSError | ValueError) -> str:
         owner, mode = _user(found.st_uid), stat.S_IMODE(found.st_mode)
         return f"{me} may not read {file} (it belongs to {owner}, mode {mode:04o}); try: chown {me} {file}"
     return f"{file} cannot be read: {getattr(error, 'strerror', None) or error}; correct the path"
+
+
+def _problem(place: Place, path: Sequence[str | int], message: str) -> Problem:
+    return Problem(*place, dotted(path) or "file", " ".join(message.splitlines()))
 
 
 def _user(uid: int) -> str:

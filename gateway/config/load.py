@@ -34,7 +34,7 @@ from gateway.config.model import (
 )
 from gateway.decode import JSON
 from gateway.errors import ConfigError, Problem
-from gateway.plugin import Compiler, Decoding, MissingExtra, Plugin, Program, UnknownPlugin
+from gateway.plugin import Claiming, Compiler, Decoding, Doubtful, MissingExtra, Plugin, Program, UnknownPlugin
 from gateway.record import DEAD_LETTERS
 
 SECTIONS = ("drivers", "streams", "pipelines", "sinks")  # maps of entries by name, in any file
@@ -64,8 +64,7 @@ def load(path: str | Path, *, environ: Mapping[str, str] = os.environ, plugins: 
     loader = _Loader(str(path), {"HOSTNAME": os.uname().nodename, **environ}, plugins)
     config = loader.load()
     if config is None:
-        rank = {file: i for i, file in enumerate(loader.files)}
-        raise ConfigError(sorted(loader.problems, key=lambda p: (rank.get(p.file, 0), p.line, p.column)))
+        raise ConfigError(loader.in_order(loader.problems))
     return config
 
 
@@ -107,6 +106,8 @@ class _Loader:
         wires = self._pipelines(decoders)
         order = self._order(wires)
         sinks = self._sinks()
+        if own is not BROKEN:
+            self._claims(own.id, {"drivers": drivers, "sinks": sinks})
         if len(self._fed) > MAX_STREAMS:
             self._read.problem(root.head, ("streams",), f"there are {len(self._fed)}; at most {MAX_STREAMS}, use fewer")
         if self.problems:
@@ -124,7 +125,13 @@ class _Loader:
             },
             sinks=sinks,
             files=tuple(self.files),
+            warnings=tuple(self.in_order(self._read.warnings)),
         )
+
+    def in_order(self, problems: Iterable[Problem]) -> list[Problem]:
+        """Problems in the order of the files, and of what stands in them."""
+        rank = {file: i for i, file in enumerate(self.files)}
+        return sorted(problems, key=lambda p: (rank.get(p.file, 0), p.line, p.column))
 
     # -- files ---------------------------------------------------------------------------------------------------------
 
@@ -271,7 +278,26 @@ class _Loader:
         options = BROKEN
         if all(field.name in values for field in own if field.required):
             options = self._read.build(node, path, plugin.options, values, right and not strange)
+        if options is not BROKEN and hasattr(options, "warnings"):
+            doubtful: Doubtful = options
+            for doubt in doubtful.warnings():
+                self._read.warning(node.find(doubt.path).at(doubt.offset), (*path, *doubt.path), str(doubt))
         return keys, options, complete and right and not strange and options is not BROKEN
+
+    def _claims(self, gateway: str, families: Mapping[str, Mapping[str, Any]]) -> None:
+        """Report what two entries would take from each other again and again."""
+        taken: dict[str, str] = {}
+        for family, entries in families.items():
+            for name, entry in entries.items():
+                if not hasattr(entry.options, "claims"):
+                    continue
+                claiming: Claiming = entry.options
+                for option, what in claiming.claims(gateway, name).items():
+                    other = taken.setdefault(what, f"{family}.{name}")
+                    if other != f"{family}.{name}":
+                        place = self._entries[family][name].find((option,)).place
+                        message = f"{what} is that of {other} too, and only one can have it; write another {option}"
+                        self._read.problem(place, (family, name, option), message)
 
     def _plugin(self, family: str, name: str, node: Node, path: Steps) -> Plugin[Any] | None:
         try:

@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Meta
 
 from gateway.decode import JSON
+from gateway.errors import Problem
 from gateway.plugin import Decoding, Program
 from gateway.quantity import Duration, Size
 
@@ -219,3 +220,4 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     pipelines: dict[str, PipelineEntry]  # a pipeline comes after all those it reads from
     sinks: dict[str, SinkEntry]
     files: tuple[str, ...]  # what it was read from
+    warnings: tuple[Problem, ...] = ()  # what is legal, and yet may not be what was meant; in the order of the files

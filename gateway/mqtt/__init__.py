@@ -8,7 +8,7 @@ window    how many messages a broker sends before it waits for us
 session   what was received, and whether it comes again
 """
 
-from gateway.mqtt.filters import NOWHERE, Router, filter_problem, matches
+from gateway.mqtt.filters import NOWHERE, Router, filter_problem, matches, shared
 from gateway.mqtt.frames import Frames, Spoilt
 from gateway.mqtt.link import Link, LinkLost, Owner, connect, refused, words
 from gateway.mqtt.options import BrokerOptions
@@ -30,5 +30,6 @@ __all__ = [
     "filter_problem",
     "matches",
     "refused",
+    "shared",
     "words",
 ]

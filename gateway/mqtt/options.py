@@ -1,11 +1,13 @@
 """Where a broker is and how to log in: the options that every MQTT plugin shares."""
 
 import ssl
+from collections.abc import Mapping
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import msgspec
 
+from gateway.plugin import Mistake
 from gateway.quantity import Duration, Secret, Size
 
 PORTS = {"mqtt": 1883, "mqtts": 8883}
@@ -49,6 +51,22 @@ class BrokerOptions(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fi
             raise ValueError("connect_timeout must be more than 0s")
         if not SMALLEST_PACKET <= self.max_packet < 1 << 28:
             raise ValueError("max_packet must be between 1KiB and 256MiB")
+
+    def claims(self, gateway: str, name: str) -> Mapping[str, str]:
+        """A broker lets one client of a name in at a time: a second one throws the first one out, and so on."""
+        return {"client_id": f"the client id {self.client(gateway, name)!r} at {self.address}"}
+
+    def warnings(self) -> list[Mistake]:
+        address = self.address
+        local = address.host == "localhost" or address.host.startswith("127.") or address.host == "::1"
+        if self.password_file is not None and not address.tls and not local:
+            told = f"the password travels in the open to {address.host}; write mqtts:// if the broker speaks TLS"
+            return [Mistake(("url",), told)]
+        return []
+
+    def client(self, gateway: str, name: str) -> str:
+        """Our name at the broker, for the entry called `name`."""
+        return self.client_id or f"tidegate-{gateway}-{name}"
 
     @property
     def address(self) -> Address:

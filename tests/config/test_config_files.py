@@ -1,4 +1,5 @@
-"""Whole configurations: each `bad_….yaml` has the problems of its `bad_….txt`, each `good_….yaml` loads.
+"""Whole configurations: each `bad_….yaml` has the problems of its `bad_….txt`, each `good_….yaml` loads,
+each `doubtful_….yaml` loads with the warnings of its `doubtful_….txt`.
 
 After a message was changed on purpose: TIDEGATE_GOLDEN=write pytest tests/config, and read the difference.
 """
@@ -39,9 +40,19 @@ def test_eight_mistakes_are_eight_problems_in_one_run():
     assert shown == ["5ms}", "password:", "2", "strem:", "30", "vv", "freezer-temp]", "10}"]
 
 
+@pytest.mark.parametrize("file", sorted(path.name for path in HERE.glob("doubtful_*.yaml")))
+def test_what_is_legal_and_doubtful_is_told_at_its_place(file):
+    found = "".join(f"{warning}\n" for warning in load(file, environ={}).warnings)
+    golden = Path(file).with_suffix(".txt")
+    if os.environ.get("TIDEGATE_GOLDEN") == "write":
+        golden.write_text(found)
+    assert found == golden.read_text()
+
+
 @pytest.mark.parametrize("file", sorted(path.name for path in HERE.glob("good_*.yaml")))
 def test_a_good_configuration_loads(file):
     config = load(file, environ={})
+    assert config.warnings == ()
     assert set(config.streams) == {"freezers", "doors", "meter", "freezer-means", "_dead"}
     assert config.streams["meter"].keep.age == 86400
     assert config.drivers["sensors"].streams == ("freezers", "doors")

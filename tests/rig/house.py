@@ -8,6 +8,8 @@ from gateway.errors import DriverUnavailable, SinkUnavailable
 from gateway.plugin import Remembered
 from gateway.record import Batch, Delivery, Extent, fingerprint
 
+SUMMARY = {"state": "online", "version": "0", "sentence": "all is well", "level": "ok", "waiting": 0, "oldest_s": None}
+
 
 class FakeInlet:
     """gateway.plugin.Inlet. `commit()` makes everything recorded so far durable and hands the receipts back."""
@@ -26,6 +28,7 @@ class FakeInlet:
         self.states = []  # ("up" | "waiting", detail)
         self.bad = []  # (reason, sample)
         self.counts = Counter()
+        self.says = dict(SUMMARY)
 
     def record(self, stream, times, keys, values, *, flags=None, ids=None, receipt=None):
         assert len(times) == len(keys) == len(values)
@@ -62,6 +65,9 @@ class FakeInlet:
 
     def count(self, metric, n=1):
         self.counts[metric] += n
+
+    def summary(self):
+        return dict(self.says)
 
     @property
     def values(self):
@@ -121,6 +127,7 @@ class FakeOutlet:
         self.name, self.gateway, self.clock = name, "g1", SystemClock()
         self.states = []
         self.counts = Counter()
+        self.says = dict(SUMMARY)
 
     def up(self, detail=""):
         self.states.append(("up", detail))
@@ -130,6 +137,9 @@ class FakeOutlet:
 
     def count(self, metric, n=1):
         self.counts[metric] += n
+
+    def summary(self):
+        return dict(self.says)
 
 
 def delivery(first, values, *, keys=None, stream="temps", body=None, content_type="application/x-ndjson", encoding=""):

@@ -47,6 +47,16 @@ def test_check_prints_every_problem_and_exits_with_78(tidegate):
     }
 
 
+def test_check_tells_what_is_doubtful_and_still_says_ok(tidegate):
+    found = tidegate("check", "doubtful_mqtt.yaml")
+    warned = [line.removeprefix("warning: ") for line in found.stdout.splitlines() if line.startswith("warning: ")]
+    assert warned == (CONFIGS / "doubtful_mqtt.txt").read_text().splitlines()
+    assert (found.exit_code, found.stdout.splitlines()[-1][:3]) == (0, "ok:")
+    told = json.loads(tidegate("check", "doubtful_mqtt.yaml", "--json").stdout)
+    assert told["ok"]
+    assert [warning["line"] for warning in told["warnings"]] == [int(line.split(":")[1]) for line in warned]
+
+
 def test_check_takes_the_file_as_an_argument(tidegate):
     found = tidegate("check", "good_greenhouse.yaml", TIDEGATE_CONFIG="bad_eight.yaml")
     assert (found.exit_code, found.stdout[:3]) == (0, "ok:")

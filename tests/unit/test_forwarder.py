@@ -73,6 +73,7 @@ class House:
             urgent=self.urgent,
             read=self.read,
             request_commit=lambda: None,
+            summary=dict,
         )
         self.forwarder.open()
 

@@ -62,6 +62,7 @@ class House:
             turn_s=0.02,
             commit_s=0.05,
             urgent=frozenset(),
+            summary=dict,
         )
         self.metrics = metrics
 
