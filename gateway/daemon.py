@@ -12,6 +12,7 @@ from typing import Any
 
 from gateway.clock import Clock, SystemClock, synchronized
 from gateway.config import Config
+from gateway.deadletters import DeadLetters
 from gateway.errors import LogError
 from gateway.formats import Format
 from gateway.forwarder import Forwarder
@@ -50,6 +51,7 @@ class Daemon:
             self.clock,
             files or SystemFiles(),
         )
+        self._letters = DeadLetters(self.log, self.clock, self.metrics)
         self._urgent = frozenset(s.name for s in config.streams.values() if s.priority == "urgent")
         self._log_thread = ThreadPoolExecutor(1, "log")  # the one that writes
         self._readers = ThreadPoolExecutor(1, "log-read")
@@ -126,6 +128,7 @@ class Daemon:
             urgent=self._urgent,
             read_ahead=self._read_ahead,
             urgent_news=lambda: self.intake.commit_in(0.0),
+            letters=self._letters,
         )
         self.intake: Intake = Intake(
             self.log,
@@ -276,6 +279,7 @@ class Daemon:
             read=self.read,
             request_commit=lambda: self.intake.commit_in(0.0),
             summary=self.report.summary,
+            letters=self._letters,
         )
 
     # -- reading -------------------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from functools import partial
 from typing import NamedTuple, Protocol
 
 from gateway.clock import Clock
+from gateway.deadletters import DeadLetters
 from gateway.errors import DeliveryTooLarge, LogDamaged, SinkUnavailable
 from gateway.formats import Format
 from gateway.health import Board
@@ -100,13 +101,14 @@ class Forwarder:
         read: Reader,
         request_commit: Callable[[], None],
         summary: Callable[[], Mapping[str, object]],
+        letters: DeadLetters,
     ) -> None:
         self.name, self.reader = name, f"sink:{name}"
         self.gateway, self.clock = gateway, clock
         self._summary = summary
         self.sink = build(self)
         self._limits, self._format, self._in_flight, self._start = limits, format, in_flight, start
-        self._log, self._metrics, self._board = log, metrics, board
+        self._log, self._metrics, self._board, self._letters = log, metrics, board, letters
         self._read, self._request_commit, self._urgent = read, request_commit, urgent
         self.lanes = [Lane(stream, stream in urgent) for stream in streams]
         self.lanes.sort(key=lambda lane: not lane.urgent)
@@ -380,7 +382,7 @@ class Forwarder:
             why = receipt.rejected[0].reason
             log_.warning("sink %s: %d dead letters were refused: %s", self.name, len(columns[0]), why)
             return
-        self._log.append(DEAD_LETTERS, *columns)
+        self._letters.bury(*columns)
 
     # -- reading -------------------------------------------------------------------------------------------------------
 

@@ -45,7 +45,10 @@ SERIES: dict[str, Series] = {
     "delivery_seconds": Series("histogram", "Time from sending a batch until it was confirmed."),
     "retries_total": Series("counter", "Times that a sink waited before it tried again."),
     "wire_bytes_total": Series("counter", "Bytes of batches that went to a sink, retries included."),
-    "dead_total": Series("counter", "Records that became dead letters."),
+    "dead_total": Series("counter", "Records that could not be processed or delivered."),
+    "dead_suppressed_total": Series(
+        "counter", "Such records that have no dead letter of their own but are told by another one."
+    ),
     "gap_records_total": Series("counter", "Records that were gone before everyone who reads them had them, by cause."),
     "pipeline_dead": Series("gauge", "Records of a pipeline that became dead letters since the start."),
     "pipeline_filtered": Series("gauge", "Records that a pipeline's filters let go since the start."),

@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from gateway.clock import Clock
+from gateway.deadletters import DeadLetters
 from gateway.health import Board
 from gateway.log import Log, Recovery, Snapshot, Tick
 from gateway.metrics import Metrics
@@ -88,8 +89,9 @@ class Shaper:
         urgent: frozenset[str],
         read_ahead: ReadAhead,
         urgent_news: Callable[[], None],
+        letters: DeadLetters,
     ) -> None:
-        self._log, self._clock, self._metrics, self._board = log, clock, metrics, board
+        self._log, self._clock, self._metrics, self._board, self._letters = log, clock, metrics, board, letters
         self._urgent, self._read_ahead, self._urgent_news = urgent, read_ahead, urgent_news
         self.lanes = [Lane(program, not urgent.isdisjoint(program.outputs)) for program in programs]
 
@@ -182,6 +184,7 @@ class Shaper:
             self._tick(lane, now)
             # Also one that a slow commit held back: once this one is gathered there is room, and nobody else calls it.
             hungry |= lane.behind and not lane.failed and not lane.fetching
+        self._letters.settle()
         return hungry
 
     def wants_commit(self) -> bool:
@@ -325,12 +328,15 @@ class Shaper:
 
     def _append(self, lane: Lane, out: Outputs) -> None:
         for stream, (times, keys, values) in out.columns.items():
-            self._log.append(stream, times, keys, values)
-            if stream in self._urgent:
-                self._urgent_news()
+            news = len(values)
             if stream == DEAD_LETTERS:
+                news = self._letters.bury(times, keys, values)
                 self._metrics.add("dead_total", len(values), reason="pipeline")
                 self._board.up(f"pipeline:{lane.program.name}", _last_of(values, lane.program.stats().get("dead", 0)))
+            else:
+                self._log.append(stream, times, keys, values)
+            if news and stream in self._urgent:
+                self._urgent_news()
 
 
 def _last_of(letters: Sequence[bytes], total: int) -> str:

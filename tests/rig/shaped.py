@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from gateway.deadletters import DeadLetters
 from gateway.health import Board
 from gateway.log import Keep, Log, LogOptions
 from gateway.metrics import Metrics
@@ -50,16 +51,18 @@ class Shaped:
         for program in programs:
             for stream in (*program.inputs, *program.outputs, DEAD_LETTERS):
                 self.log.declare(stream, Keep(size=None, age_s=None))
-        self.board = Board(self.clock)
+        self.board, self.metrics = Board(self.clock), Metrics()
+        self.letters = DeadLetters(self.log, self.clock, self.metrics)
         self.shaper = Shaper(
             programs,
             self.log,
             self.clock,
-            Metrics(),
+            self.metrics,
             self.board,
             urgent=self._urgent,
             read_ahead=lambda stream, first, arrived: arrived(self.log.read(stream, first, 8192)),
             urgent_news=self._count_news,
+            letters=self.letters,
         )
         fresh = self.shaper.recover(self.recovery)
         if fresh:

@@ -1,11 +1,13 @@
 """The forwarder: what is cut goes out once under one id, whatever the sink does."""
 
 import asyncio
+import json
 from types import SimpleNamespace
 
 import pytest
 from shaped import HandClock
 
+from gateway.deadletters import DeadLetters
 from gateway.errors import DeliveryTooLarge, SinkUnavailable
 from gateway.formats import Format
 from gateway.forwarder import Forwarder
@@ -57,6 +59,7 @@ class House:
             self.log.declare(stream, Keep(size=None, age_s=None))
         self.metrics = Metrics()
         self.board = Board(self.clock)
+        self.letters = DeadLetters(self.log, self.clock, self.metrics)
         self.forwarder = Forwarder(
             "cloud",
             lambda outlet: self.sink,
@@ -74,6 +77,7 @@ class House:
             read=self.read,
             request_commit=lambda: None,
             summary=dict,
+            letters=self.letters,
         )
         self.forwarder.open()
 
@@ -84,6 +88,7 @@ class House:
         self.log.append(stream, [self.clock.now()] * count, ["k"] * count, [b"%0*d" % (size, n) for n in range(count)])
 
     def commit(self) -> None:
+        self.letters.settle()
         self.forwarder.cut()
         if self.log.pending:
             commit = self.log.gather()
@@ -191,6 +196,25 @@ def test_a_refused_record_becomes_a_dead_letter_and_the_position_moves(make):
     assert b'"offset":3' in found.values[0]
     assert b"not wanted" in found.values[0]
     assert house.metrics.value("delivered_total", sink="cloud", stream="s") == 9
+
+
+def test_refused_records_that_are_alike_are_told_by_few_letters_and_counted_exactly(make):
+    def refuse(delivery):
+        return Receipt(
+            tuple(Rejected(o, f"no room for '{o}'") for b in delivery.batches for o in range(b.first, b.next))
+        )
+
+    house = make([refuse] * 500)
+    house.record(1_000)
+    house.run(house.work(lambda: house.position() == 1_000))
+    house.commit()
+    letters, at = [], 0
+    while (batch := house.log.read(DEAD_LETTERS, at, 8192)) is not None:
+        letters += map(json.loads, batch.values)
+        at = batch.next
+    assert len(letters) < 400
+    assert sum(1 + letter.get("more", 0) for letter in letters) == 1_000
+    assert house.metrics.value("dead_total") == 1_000
 
 
 def test_a_refused_dead_letter_makes_no_dead_letter(make):

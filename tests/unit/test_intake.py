@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from gateway.clock import SystemClock
+from gateway.deadletters import DeadLetters
 from gateway.errors import LogFull
 from gateway.health import Board
 from gateway.intake import GATHER, Inlet, Intake
@@ -55,6 +56,7 @@ class House:
             urgent=frozenset(),
             read_ahead=lambda *asked: None,
             urgent_news=lambda: None,
+            letters=DeadLetters(self.log, clock, metrics),
         )
         self.intake = Intake(
             *(self.log, shaper, clock, metrics, self.board, self.thread),
