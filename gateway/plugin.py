@@ -12,7 +12,7 @@ import pkgutil
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
@@ -196,6 +196,7 @@ class Program(Protocol):
         str | int
     )  # where a reader without a position starts: "earliest" | "latest" | ns since 1970, or below zero: ns ago
     signature: str  # of the definition; a snapshot taken under another signature is not restored
+    tests: "Sequence[Case]"  # its own
 
     def run(self, batch: Batch, out: Outputs) -> None:
         """Process records of one input, in order. A record's failure is emitted as a dead letter, never raised."""
@@ -218,6 +219,47 @@ class Program(Protocol):
     def stats(self) -> Mapping[str, int]:
         """Counters for the status: keys held, windows open, late, evicted, …"""
         ...
+
+
+class Given(NamedTuple):
+    """A record that comes in in a test; `arrival` is ns since 1970."""
+
+    stream: str
+    arrival: int
+    key: str
+    value: bytes
+    flags: int = 0
+
+
+class Wanted(NamedTuple):
+    """A record that must come out in a test: every part of `value`, or exactly the bytes `raw` where they are given.
+
+    A key or time (ns) of None is not looked at.
+    """
+
+    key: str | None
+    time: int | None
+    value: Any
+    raw: bytes | None = None
+
+
+class WantedLetter(NamedTuple):
+    """A dead letter that must come in a test: texts that must be part of its own."""
+
+    key: str
+    step: str
+    reason: str
+
+
+class Case(NamedTuple):
+    """A test that a pipeline carries."""
+
+    name: str
+    start: int  # ns: when it begins
+    given: Sequence[Given]
+    out: Mapping[str, Sequence[Wanted]]  # a stream that is not named is not looked at
+    dead: Sequence[WantedLetter]
+    wait: int | None  # ns that pass after the last record; None: until nothing waits for time any more
 
 
 class Mistake(Exception):

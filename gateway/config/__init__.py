@@ -8,7 +8,7 @@ schema    the same as JSON Schema, for editors
 reference the same as text, for people
 """
 
-from gateway.config.load import Plugins, load
+from gateway.config.load import Plugins, load, load_pipelines
 from gateway.config.model import (
     BatchOptions,
     Config,
@@ -20,6 +20,7 @@ from gateway.config.model import (
     SinkEntry,
     Start,
     StreamEntry,
+    Workshop,
 )
 
 __all__ = [
@@ -34,5 +35,7 @@ __all__ = [
     "SinkEntry",
     "Start",
     "StreamEntry",
+    "Workshop",
     "load",
+    "load_pipelines",
 ]

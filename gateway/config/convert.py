@@ -38,10 +38,10 @@ _COMPARISONS = 5_000  # between names: what suggestions may cost where everythin
 
 
 class Reader:
-    """Reads nodes as types and collects what is wrong."""
+    """Reads nodes as types and collects what is wrong. Without `secrets` nobody looks whether their files are there."""
 
-    def __init__(self, environ: Mapping[str, str], problems: list[Problem]) -> None:
-        self._environ, self.problems = environ, problems
+    def __init__(self, environ: Mapping[str, str], problems: list[Problem], *, secrets: bool = True) -> None:
+        self._environ, self.problems, self._secrets = environ, problems, secrets
         self.warnings: list[Problem] = []  # what is legal, and yet may not be what was meant
         self._comparisons = 0
 
@@ -294,13 +294,15 @@ class Reader:
             return self._refuse(
                 child, path, "expected the name of a systemd credential; write it as in LoadCredential=NAME:PATH"
             )
-        folder = self._environ.get("CREDENTIALS_DIRECTORY")
+        folder = self._environ.get("CREDENTIALS_DIRECTORY", "" if self._secrets else "/")
         if not folder:
             message = f"there are no credentials here; start by systemd with LoadCredential={text}:PATH, or use {name}"
             return self._refuse(child, path, message)
         return self._readable_secret(child, path, os.path.join(folder, text))
 
     def _readable_secret(self, node: Node, path: Steps, file: str) -> Any:
+        if not self._secrets:
+            return Secret(file)
         try:
             if Path(file).is_file() or not Path(file).exists():
                 empty = not Secret(file).read()
@@ -372,7 +374,7 @@ class Reader:
         if len(fitting) == 1 or (fitting and len(kinds) == 1):
             return self.read(node, fitting[0], path)
         for one in fitting:
-            trial = Reader(self._environ, [])
+            trial = Reader(self._environ, [], secrets=self._secrets)
             value = trial.read(node, one, path)
             if not trial.problems:
                 return value

@@ -31,6 +31,7 @@ from gateway.config.model import (
     SinkKeys,
     StreamEntry,
     StreamKeys,
+    Workshop,
 )
 from gateway.decode import JSON
 from gateway.errors import ConfigError, Problem
@@ -68,6 +69,21 @@ def load(path: str | Path, *, environ: Mapping[str, str] = os.environ, plugins: 
     return config
 
 
+def load_pipelines(
+    path: str | Path, *, environ: Mapping[str, str] = os.environ, plugins: Plugins = gateway.plugin
+) -> Workshop:
+    """Read the pipelines of a configuration, or of a file that has nothing but pipelines. Raises ConfigError.
+
+    What pipelines have nothing to do with is not looked at: sinks, and the files of secrets, which a person may not
+    read. In a file without `gateway:` a pipeline may read a stream that nothing feeds.
+    """
+    loader = _Loader(str(path), {"HOSTNAME": os.uname().nodename, **environ}, plugins, secrets=False)
+    workshop = loader.load_pipelines()
+    if workshop is None:
+        raise ConfigError(loader.in_order(loader.problems))
+    return workshop
+
+
 class Wires(NamedTuple):
     """What a pipeline reads and writes, as far as its definition can be understood."""
 
@@ -78,11 +94,11 @@ class Wires(NamedTuple):
 
 
 class _Loader:
-    def __init__(self, path: str, environ: Mapping[str, str], plugins: Plugins) -> None:
+    def __init__(self, path: str, environ: Mapping[str, str], plugins: Plugins, *, secrets: bool = True) -> None:
         self._path, self._environ, self._plugins = path, environ, plugins
         self.problems: list[Problem] = []
         self.files: list[str] = []
-        self._read = Reader(environ, self.problems)
+        self._read = Reader(environ, self.problems, secrets=secrets)
         self._top: dict[str, Node] = {}  # gateway, log
         self._entries: dict[str, dict[str, Node]] = {section: {} for section in SECTIONS}
         self._missing_parts = False  # a file could not be read: what is not found may be in it
@@ -92,12 +108,9 @@ class _Loader:
 
     def load(self) -> Config | None:
         """The configuration, or None where there are problems."""
-        root = self._read_file(self._path)
+        root = self._read_all()
         if root is None:
             return None
-        self._take_file(root, main=True)
-        for node in self._included(root):
-            self._take_file(node, main=False)
         own = self._gateway(root)
         log = self._log()
         declared = self._streams()
@@ -112,21 +125,35 @@ class _Loader:
             self._read.problem(root.head, ("streams",), f"there are {len(self._fed)}; at most {MAX_STREAMS}, use fewer")
         if self.problems:
             return None
-        programs = {name: wires[name].program for name in order}
         return Config(
             gateway=own,
             log=log,
             drivers=drivers,
             streams={name: _stream(name, declared.get(name), decoders) for name in self._fed},
-            pipelines={
-                name: PipelineEntry(name=name, definition=wires[name].node.plain(), program=program)
-                for name, program in programs.items()
-                if program is not None
-            },
+            pipelines=_entries(order, wires),
             sinks=sinks,
             files=tuple(self.files),
             warnings=tuple(self.in_order(self._read.warnings)),
         )
+
+    def load_pipelines(self) -> Workshop | None:
+        """The pipelines and what they depend on, or None where there are problems."""
+        if self._read_all() is None:
+            return None
+        self._unsaid = "gateway" not in self._top
+        log, declared, drivers = self._log(), self._streams(), self._drivers()
+        wires = self._pipelines(self._decoders(drivers, declared))
+        order = self._order(wires)
+        if self.problems:
+            return None
+        feeders: dict[str, list[str]] = {}
+        for driver in drivers.values():
+            for stream in driver.streams:
+                feeders.setdefault(stream, []).append(f"driver {driver.name}")
+        for name, wire in wires.items():
+            for stream in wire.outputs:
+                feeders.setdefault(stream, []).append(f"pipeline {name}")
+        return Workshop(log=log, pipelines=_entries(order, wires), feeders=feeders, files=tuple(self.files))
 
     def in_order(self, problems: Iterable[Problem]) -> list[Problem]:
         """Problems in the order of the files, and of what stands in them."""
@@ -134,6 +161,15 @@ class _Loader:
         return sorted(problems, key=lambda p: (rank.get(p.file, 0), p.line, p.column))
 
     # -- files ---------------------------------------------------------------------------------------------------------
+
+    def _read_all(self) -> Node | None:
+        """Read the file and all it includes; the tree of the file itself."""
+        root = self._read_file(self._path)
+        if root is not None:
+            self._take_file(root, main=True)
+            for node in self._included(root):
+                self._take_file(node, main=False)
+        return root
 
     def _read_file(self, file: str) -> Node | None:
         """The tree of a file; None where there is none to go on with."""
@@ -461,6 +497,16 @@ class _Loader:
         if message is not None:
             self._read.complaint(node, path, message)
         return message is None
+
+
+def _entries(order: Iterable[str], wires: Mapping[str, Wires]) -> dict[str, PipelineEntry]:
+    entries = {}
+    for name in order:
+        node, _, _, program = wires[name]
+        if program is not None:
+            tests = tuple([node.find(("tests", i)).place for i in range(len(program.tests))])
+            entries[name] = PipelineEntry(name=name, definition=node.plain(), program=program, tests=tests)
+    return entries
 
 
 def _stream(name: str, said: StreamKeys | None, decoders: Mapping[str, Decoding]) -> StreamEntry:

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from gateway.config.marks import Place
 from gateway.decode import JSON
 from gateway.errors import Problem
 from gateway.plugin import Decoding, Program
@@ -169,6 +170,7 @@ class PipelineEntry(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     definition: Mapping[str, Any]
     program: Program
+    tests: tuple[Place, ...] = ()  # where each of the program's tests stands
 
 
 class BatchOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -221,3 +223,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     sinks: dict[str, SinkEntry]
     files: tuple[str, ...]  # what it was read from
     warnings: tuple[Problem, ...] = ()  # what is legal, and yet may not be what was meant; in the order of the files
+
+
+class Workshop(msgspec.Struct, frozen=True, kw_only=True):
+    """The pipelines of a configuration, to be tried out away from the gateway."""
+
+    log: LogSettings
+    pipelines: dict[str, PipelineEntry]  # a pipeline comes after all those it reads from
+    feeders: dict[str, list[str]]  # stream -> who feeds it, as `driver boiler`
+    files: tuple[str, ...]  # what it was read from

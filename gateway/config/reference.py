@@ -160,11 +160,11 @@ def _comments(struct: type, names: Mapping[str, str]) -> dict[str, str]:
 def _structs(kind: inspect.Type) -> Iterator[tuple[bool, type]]:
     """The structs that a value of a type may hold, and whether there may be several.
 
-    A map that its owner reads later says which by `Meta(extra={"options": STRUCT})`.
+    A map or a list that its owner reads later says which by `Meta(extra={"options": STRUCT})`.
     """
     later = (kind.extra or {}).get("options") if isinstance(kind, inspect.Metadata) else None
     if later is not None:
-        yield False, later
+        yield isinstance(bare(kind), inspect.ListType), later
     kind = bare(kind)
     if isinstance(kind, inspect.StructType):
         yield False, kind.cls

@@ -182,7 +182,8 @@ class _Maker:
     def of(self, kind: inspect.Type) -> Schema:
         """The schema of a type."""
         if isinstance(kind, inspect.Metadata) and "options" in (kind.extra or {}):
-            return self.struct((kind.extra or {})["options"])
+            inside = self.struct((kind.extra or {})["options"])
+            return {"type": "array", "items": inside} if isinstance(bare(kind), inspect.ListType) else inside
         kind = bare(kind)
         if isinstance(kind, inspect.UnionType):
             return {"anyOf": [self.of(one) for one in kind.types]}

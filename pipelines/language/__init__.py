@@ -7,6 +7,7 @@
     progress  watermarks, idleness, and what waits for event time
     program   the generated functions with their state, as the house runs them
     runtime   what generated code calls
+    cases     the tests that a pipeline carries
 
 How a step is written: see the package `pipelines`.
 """
@@ -26,6 +27,7 @@ from gateway.quantity import Duration
 from gateway.record import DEAD_LETTERS
 from pipelines.language import fields
 from pipelines.language.build import Clockwork, Code, Stage, State, assemble, first_stage
+from pipelines.language.cases import Test, cases
 from pipelines.language.check import BOOL, FLOAT, INT, STR, TIME, UNKNOWN, Scope, Type, Value, alike, few
 from pipelines.language.options import Expression, read
 from pipelines.language.parse import Path, Wrong, write_path
@@ -84,6 +86,7 @@ class Definition(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     key: whose record it is: an expression, or a list of them. What steps remember, they remember per key.
     max_keys: how many keys are remembered at a time; the least recently used ones make room.
     steps: what is done to each record, in this order; `[]` only copies.
+    tests: what it must do, shown by examples; `tidegate test` runs them.
     """
 
     source: str | list[str] = []
@@ -94,6 +97,7 @@ class Definition(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     key: Any = "key"
     max_keys: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 10_000
     steps: Annotated[list[dict[str, Any]], msgspec.Meta(examples=["- filter: …"])] = []
+    tests: Annotated[list[Any], msgspec.Meta(examples=["- {name: …}"], extra={"options": Test})] = []
 
 
 def compile_pipeline(
@@ -124,6 +128,9 @@ def compile_pipeline(
     if not code.delivered:
         code.at = ("to",)
         code.deliver(code.json(code.everything()) if code.changed else "payload")
+    texts = [stream for stream in inputs if decoders.get(stream, JSON).name != JSON.name]
+    tests, wrong_tests = cases(it.tests, inputs, code.streams, texts)
+    mistakes += wrong_tests
     if mistakes:
         return mistakes
 
@@ -133,6 +140,7 @@ def compile_pipeline(
     every_output = [*dict.fromkeys([*code.streams, DEAD_LETTERS])]
     signature = _signature(it, inputs, decoders)
     program = Pipeline(name, inputs, every_output, start, signature, source, steps, progress, code.states)
+    program.tests = tests
     for stage in code.stages:
         program.counts.update(dict.fromkeys(stage.counted, 0))
     namespace.update(counts=program.counts, failed=program.failed, row_failed=program.row_failed)
@@ -285,8 +293,8 @@ def _write_steps(code: Code, steps: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _signature(definition: Definition, inputs: Sequence[str], decoders: Mapping[str, Decoding]) -> str:
-    """Of all that decides what a record comes to. Where a new reader starts does not."""
-    told = msgspec.structs.replace(definition, start="")
+    """Of all that decides what a record comes to. Where a new reader starts does not, and tests do not."""
+    told = msgspec.structs.replace(definition, start="", tests=[])
     kinds = [decoders.get(stream, JSON).plain() for stream in inputs]
     whole = msgspec.json.encode([LANGUAGE, told, kinds])
     return hashlib.sha256(whole).hexdigest()[:32]

@@ -138,4 +138,6 @@ def _plain(text: str) -> str:
         return f"this must be {wanted}, and it is {got}"
     if match := re.fullmatch(r"Expected `.*` ([<>]=?) (.*)", text):
         return f"this must be {_LIMITS[match[1]]} {match[2]}"
+    if re.fullmatch(r"Expected `.*` of length >= 1", text):
+        return "this must not be empty"
     return text

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 
 from gateway.errors import NoRecord
-from gateway.plugin import Outputs
+from gateway.plugin import Case, Outputs
 from gateway.record import DEAD_LETTERS, Batch, Record, dead_letter
 from pipelines.language.build import State
 from pipelines.language.progress import Progress
@@ -34,6 +34,7 @@ class Pipeline:
         self.source = source  # of the generated functions, for those who want to see
         self.steps = steps  # line of it -> the step it was written by
         self.progress, self.states = progress, states
+        self.tests: Sequence[Case] = ()
         self.entries: dict[str, Entry] = {}  # input -> the function that takes its batches
         self.counts: dict[str, int] = {"dead": 0}
 

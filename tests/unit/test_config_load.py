@@ -59,7 +59,7 @@ class BucketOptions(msgspec.Struct, **frozen):
 
 
 class Compiled:
-    start, signature = "earliest", ""
+    start, signature, tests = "earliest", "", ()
 
     def __init__(self, name: str, inputs: Sequence[str], outputs: Sequence[str]) -> None:
         self.name, self.inputs, self.outputs = name, tuple(inputs), (*outputs, "_dead")

@@ -129,7 +129,7 @@ def test_after_a_window_there_is_only_its_row():
             "`agg` is missing; write `agg: {mean: mean(v)}`",
         ),
         ({"steps": [{"window": "10s"}]}, ("steps", 0, "window"), "this must be a map, and it is text"),
-        ({"colour": 1}, ("colour",), "choose from from, key, max_keys, schema, start, steps, time, to"),
+        ({"colour": 1}, ("colour",), "choose from from, key, max_keys, schema, start, steps, tests, time and 1 more"),
         ({"key": "sensor", "schema": {"v": "float"}}, ("key",), "which declares v; declare it in `schema:`"),
         ({"time": {"event": "tss"}, "schema": {"ts": "time"}}, ("time", "event"), "declares ts; did you mean `ts`?"),
         ({"steps": [{"filter": ["a"]}]}, ("steps", 0, "filter"), "write an expression here, as text"),

@@ -7,6 +7,7 @@ import pytest
 import yaml
 from shaping import NOON, Event, Out, S, batches
 
+from gateway.trial import run_case
 from pipelines.language import compile_pipeline
 
 MANUAL = (Path(__file__).parents[2] / "docs" / "language.md").read_text()
@@ -18,6 +19,10 @@ def test_an_example_of_the_manual_does_what_it_says(definition, told):
     read = yaml.safe_load(definition)
     made = compile_pipeline("<pipeline>", read, {})
     assert not isinstance(made, list), [str(mistake) for mistake in made]
+    if made.tests:
+        outcomes = [run_case(made, case) for case in made.tests]
+        assert [f"pass  {one.case.name}" for one in outcomes if one.passed] == told.splitlines()
+        return
     events, wanted = [], []
     for line in told.splitlines():
         kind, *rest = line.split(maxsplit=3)
