@@ -12,11 +12,13 @@ from typing import Any
 
 from gateway.clock import Clock, SystemClock, synchronized
 from gateway.config import Config
+from gateway.config import load as load_config
 from gateway.deadletters import DeadLetters
-from gateway.errors import LogError
+from gateway.errors import ConfigError, LogError, Problem
 from gateway.formats import Format
 from gateway.forwarder import Forwarder
 from gateway.health import Board
+from gateway.history import STEP_S
 from gateway.intake import Inlet, Intake
 from gateway.log import Files, Keep, Log, LogOptions, SystemFiles
 from gateway.metrics import Metrics
@@ -57,6 +59,9 @@ class Daemon:
         self._readers = ThreadPoolExecutor(1, "log-read")
         self._stop = asyncio.Event()
         self.ready = False
+        self.loaded = self.clock.now()  # ns: when this configuration was taken
+        self.reloads = 0
+        self.problems: tuple[Problem, ...] = ()  # for which the last reload was refused
         self.report = Report(self)
         self.hung = False  # after run(): the log's thread never came back from the disk
         self._started = time.monotonic()
@@ -91,7 +96,8 @@ class Daemon:
             gc.freeze()
             gc.set_threshold(20_000, 50, 50)
             self.ready = True
-            self._notify.ready(self.board.sentence())
+            self._task(group, "history", self._sample())
+            self._notify.ready(self.report.verdict().sentence)
             log_.info("ready after %.2f s", time.monotonic() - self._started)
             await self._stop.wait()
             await self._wind_down()
@@ -103,6 +109,16 @@ class Daemon:
     @property
     def stopping(self) -> bool:
         return self._stop.is_set()
+
+    async def reload(self) -> dict[str, Any]:
+        """Take the configuration as its files are now: {"ok": True, "changes"}, or {"ok": False, "problems"}."""
+        try:
+            await asyncio.to_thread(load_config, self.config.files[0])
+        except ConfigError as error:
+            self.problems = error.problems
+            return {"ok": False, "problems": [problem._asdict() for problem in error.problems]}
+        self.problems = ()
+        return {"ok": True, "changes": []}
 
     def _no_reload(self) -> None:
         log_.warning("SIGHUP: a changed configuration is taken at the next start; check it with `tidegate check` first")
@@ -190,7 +206,7 @@ class Daemon:
         self.intake.finish()
         await asyncio.wait([self._tasks["commits"]], timeout=LAST_COMMIT_S)
         self.hung = not self._tasks["commits"].done()
-        await self._end("commits", "watchdog", "status")
+        await self._end("commits", "watchdog", "history", "status")
         if self.hung:
             log_.error("the disk does not answer; leaving without it, nothing that was acknowledged is lost")
             return
@@ -224,7 +240,7 @@ class Daemon:
         while True:
             await asyncio.sleep(min(interval / 2, 5.0))
             self._trust_clock()
-            if (sentence := self.board.sentence()) != said:
+            if (sentence := self.report.verdict().sentence) != said:
                 said = sentence
                 self._notify.status(sentence)
             stuck = self.board.stuck(STUCK_S)
@@ -232,6 +248,12 @@ class Daemon:
                 log_.error("no progress for %.0f s: %s", STUCK_S, ", ".join(stuck))
             else:
                 self._notify.watchdog()
+
+    async def _sample(self) -> None:
+        """Remember the numbers of every step, for the rates and the last hour."""
+        while True:
+            self.report.sample()
+            await asyncio.sleep(STEP_S)
 
     # -- parts ---------------------------------------------------------------------------------------------------------
 

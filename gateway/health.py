@@ -92,6 +92,10 @@ class Board:
         busy = [c for c in self._components.values() if c.busy_since is not None and c.state != "waiting"]
         return [c.name for c in busy if c.busy_since is not None and c.busy_since <= late]
 
+    def find(self, component: str) -> Component | None:
+        """None where nothing is known of it."""
+        return self._components.get(component)
+
     def components(self) -> list[Component]:
         """Every part, sorted by name."""
         return [self._components[name] for name in sorted(self._components)]

@@ -41,6 +41,7 @@ SERIES: dict[str, Series] = {
     "log_device_bytes_total": Series("counter", "Bytes that the log wrote to the device."),
     "lag_records": Series("gauge", "Records that a reader has not finished: the newest minus its position."),
     "oldest_unsent_seconds": Series("gauge", "Age of the oldest record that a reader has not finished."),
+    "derived_total": Series("counter", "Records that a pipeline derived."),
     "delivered_total": Series("counter", "Records whose delivery was confirmed."),
     "delivery_seconds": Series("histogram", "Time from sending a batch until it was confirmed."),
     "retries_total": Series("counter", "Times that a sink waited before it tried again."),
@@ -130,6 +131,15 @@ class Metrics:
         return sum(
             value for (known, at), value in self._numbers.items() if known == name and wanted <= dict(at).items()
         )
+
+    def by(self, name: str, label: str) -> dict[str, float]:
+        """A counter or gauge, summed per value of one label."""
+        sums: dict[str, float] = {}
+        for (known, at), value in self._numbers.items():
+            if known == name:
+                which = dict(at).get(label, "")
+                sums[which] = sums.get(which, 0) + value
+        return sums
 
     def snapshot(self) -> list[tuple[str, Labels, float]]:
         """Every number as plain data, sorted; a histogram gives its `_count` and `_sum`."""

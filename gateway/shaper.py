@@ -335,6 +335,7 @@ class Shaper:
                 self._board.up(f"pipeline:{lane.program.name}", _last_of(values, lane.program.stats().get("dead", 0)))
             else:
                 self._log.append(stream, times, keys, values)
+                self._metrics.add("derived_total", news, pipeline=lane.program.name, stream=stream)
             if news and stream in self._urgent:
                 self._urgent_news()
 

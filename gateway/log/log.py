@@ -260,6 +260,21 @@ class Log:
         """What is missing of first..last, clipped to it."""
         return gaps_between(self._streams[stream].gaps, first, last)
 
+    def oldest_time(self, stream: str) -> int | None:
+        """Time (ns) of the oldest record that is kept, as far as it is known without asking the disk."""
+        home, shelf = self._streams[stream], self._shelves.get(stream)
+        if shelf is not None and shelf.blocks:
+            return shelf.oldest_time
+        return home.pieces[0].times[0] if home.pieces else None
+
+    def newest_time(self, stream: str) -> int | None:
+        """Time (ns) of the newest durable record; None where nothing is kept."""
+        home, shelf = self._streams[stream], self._shelves.get(stream)
+        newest = home.piece(home.durable - 1)
+        if newest is not None:
+            return newest.times[home.durable - 1 - newest.first]
+        return shelf.newest_time if shelf is not None and shelf.blocks else None
+
     # -- gathering -----------------------------------------------------------------------------------------------------
 
     def append(
@@ -616,11 +631,13 @@ class Log:
         shelves = self._shelves
         return {
             "log_bytes": self._journal.size + self._store.bytes,
+            "used_bytes": self._store.used,
             "device_bytes": self._journal.bytes_written + self._store.estimated_bytes_written,
             "journal_free_bytes": self._journal.free,
             "commits": self._commits,
             "seals": self._seals,
             "blocks": {name: shelf.blocks for name, shelf in shelves.items()},
+            "block_records": {name: shelf.next - shelf.oldest for name, shelf in shelves.items()},
             "block_bytes": {name: shelf.bytes for name, shelf in shelves.items()},
             "evicted_blocks": self._evicted,
             "memory_bytes": self._memory,

@@ -66,6 +66,8 @@ class Shelf(msgspec.Struct):
     oldest: int  # the first offset that has a block; `next` where none has
     blocks: int = 0
     bytes: int = 0
+    oldest_time: int = 0  # ns, of the first record that has a block; of interest where there are blocks …
+    newest_time: int = 0  # … and the latest time in the last one
 
 
 class Snapshot(msgspec.Struct, frozen=True):
@@ -82,6 +84,7 @@ class BlockRow(NamedTuple):
     id: int
     first: int
     n: int
+    min_time: int
     max_time: int
     bytes: int
 
@@ -107,6 +110,7 @@ class Store:
         self._path, self._files = path, files
         self._connection: sqlite3.Connection | None = None
         self.bytes = 0  # of the database file, as of the last transaction
+        self.used = 0  # of those, in pages that hold something
         self.estimated_bytes_written = 0
         self.unchecked = False  # the WAL holds something that was not checkpointed
         self.in_doubt = False  # the last COMMIT failed; a process started now might find it kept
@@ -155,6 +159,12 @@ class Store:
         for id_, name, next_, oldest, blocks, size in query("SELECT * FROM stream ORDER BY id").fetchall():
             shelves[name] = Shelf(id_, next_, oldest, blocks, size)
             names[id_] = name
+        join = "SELECT s.name, {} FROM stream s JOIN block b ON b.stream=s.id AND b.first={}"
+        for name, time in query(join.format("b.min_time", "s.oldest")).fetchall():
+            shelves[name].oldest_time = time
+        newest = "(SELECT max(first) FROM block WHERE stream=s.id)"
+        for name, time in query(join.format("b.max_time", newest)).fetchall():
+            shelves[name].newest_time = time
         for id_, first, last, cause in query("SELECT * FROM gap ORDER BY stream, first").fetchall():
             gaps[names[id_]] = (*gaps.get(names[id_], ()), Gap(names[id_], first, last, cause))
         places = [
@@ -208,7 +218,8 @@ class Store:
             (shelf.id, batch.first, len(batch), min(batch.times), max(batch.times), zlib.crc32(blob), blob),
         )
         if not shelf.blocks:
-            shelf.oldest = batch.first
+            shelf.oldest, shelf.oldest_time = batch.first, min(batch.times)
+        shelf.newest_time = max(batch.times)
         shelf.blocks += 1
         shelf.bytes += len(blob)
         shelf.next = batch.next
@@ -218,7 +229,8 @@ class Store:
     def oldest_block(self, shelf: Shelf, first: int) -> BlockRow | None:
         """The first block of a stream that starts at or after `first`."""
         rows = self._db.execute(
-            "SELECT id, first, n, max_time, length(data) FROM block WHERE stream=? AND first>=? ORDER BY first LIMIT 1",
+            "SELECT id, first, n, min_time, max_time, length(data) FROM block WHERE stream=? AND first>=? "
+            "ORDER BY first LIMIT 1",
             (shelf.id, first),
         ).fetchall()
         return BlockRow(*rows[0]) if rows else None
@@ -230,6 +242,7 @@ class Store:
         if block.first == shelf.oldest:
             following = self.oldest_block(shelf, block.first)
             shelf.oldest = following.first if following else shelf.next
+            shelf.oldest_time = following.min_time if following else 0
 
     def save_shelf(self, shelf: Shelf) -> None:
         self._db.execute(
@@ -285,7 +298,8 @@ class Store:
         pages = self._db.execute("PRAGMA page_count").fetchall()[0][0]
         free = self._db.execute("PRAGMA freelist_count").fetchall()[0][0]
         self.bytes = int(pages) * PAGE
-        return int(pages - free) * PAGE
+        self.used = int(pages - free) * PAGE
+        return self.used
 
     # -- outside -------------------------------------------------------------------------------------------------------
 

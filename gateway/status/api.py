@@ -1,29 +1,61 @@
 """The API under /api/v1, and the pages for machines: /healthz, /readyz, /metrics.
 
 GET /api/v1/status
-    {"gateway": id, "version": "0.1.0", "epoch": "…", "uptime_s": 12.3, "ready": true, "sentence": "all 4 parts are up",
+    {"gateway": id, "version": "0.1.0", "epoch": "…", "now": ns, "uptime_s": 12.3, "ready": true,
+     "sentence": "Everything delivered", "level": "ok" | "attention" | "trouble",
      "components": [{"name": "driver:boiler", "state": "starting" | "up" | "waiting" | "failed", "detail": "…",
                      "since": ns, "restarts": 0, "bad_frames": [{"time": ns, "reason": "…", "sample": "…"}]}, …],
+     "drivers": [{"name", "kind", "streams": […], "rate": records/s, "records": n, "bad_frames": n,
+                  "state", "detail", "since", "restarts"}, …],
      "streams": as below,
+     "pipelines": [{"name", "inputs": […], "outputs": […], "rate": outputs/s, "lag": records, "state", "detail",
+                    "since", "restarts", "dead": n, "filtered": n, "late": n, "evicted": n, "keys": n, …}, …],
+     "sinks": [{"name", "kind", "streams": […], "rate": records/s, "delivered": n, "lag": records,
+                "oldest_unsent_s": seconds or null, "wire_bytes": n, "state", "detail", "since", "restarts"}, …],
      "readers": [{"reader": "sink:cloud", "stream": "alarms", "position": offset, "lag": records,
                   "oldest_unsent_s": seconds or null}, …],
-     "pipelines": [{"name": "means", "dead": n, "filtered": n, "late": n, "evicted": n, "keys": n, "windows": n}, …],
-     "log": {"path": "…", "bytes": n, "limit_bytes": n, "device_bytes": n, "commits": n},
-     "loss_window_records": n}
-    `position` is the first offset that is not finished, `device_bytes` what was written since the start,
-    `loss_window_records` what a power cut now would take.
+     "log": {"path": "…", "bytes": n, "limit_bytes": n, "device_bytes": n, "commits": n, "seals": n,
+             "horizon_s": seconds or null, "room_s": seconds or null},
+     "loss_window_records": n, "viewers": n,
+     "config": {"files": […], "loaded": ns, "reloads": n,
+                "problems": [{"file", "line", "column", "path", "message"}, …]}}
+    Counts are since the start, rates over the last 10 to 20 s. `position` is the first offset that is not finished,
+    `device_bytes` what was written since the start, `horizon_s` the age of the oldest record that is kept, `room_s` the
+    time until the log must forget, at the rate of the last hour (null: not known, or it does not grow),
+    `loss_window_records` what a power cut now would take, `viewers` who follows /api/v1/events, and `problems` why the
+    last reload was refused.
 
 GET /api/v1/streams
-    {"streams": [{"name": "boiler", "first": offset, "next": offset, "gone": n, "lost": n, "blocks": n, "bytes": n,
-                  "priority": "normal" | "urgent"}, …]}
-    `first` is the oldest offset that is kept, `next` the one that the next record gets; `gone` records are in gaps, and
-    `lost` of them were gone, since the start, before everyone who reads the stream had them. `bytes`: of sealed blocks.
+    {"streams": [{"name": "boiler", "first": offset, "next": offset, "newest": ns or null, "rate": records/s, "gone": n,
+                  "lost": n, "blocks": n, "bytes": n, "priority": "normal" | "urgent"}, …]}
+    `first` is the oldest offset that is kept, `next` the one that the next record gets, `newest` the time of the newest
+    record; `gone` records are in gaps, and `lost` of them were gone, since the start, before everyone who reads the
+    stream had them. `bytes`: of sealed blocks.
 
 GET /api/v1/streams/{stream}/records?from=OFFSET | time=NS or ISO-8601 & limit=1…1000
     {"stream": "boiler", "next": offset, "records": [{"o": …, "t": …, "k": …, "v": …} or {"gap": …, "cause": …}, …]}
     From the oldest on, 100 of them, unless told; `next` is the `from` of the following request. With
     `Accept: application/x-ndjson` the records as lines, and `next` in the header Tidegate-Next. An answer holds 1 MiB
     at most (but at least one record), so it may hold fewer than `limit`.
+
+GET /api/v1/pipelines
+    {"pipelines": [{"name", "inputs": […], "outputs": […], "definition": as it is written, "stats": {…}}, …]}
+
+GET /api/v1/history
+    {"step_s": 10, "until": ns, "series": {"in": [number or null, …], "out": …, "waiting": …, "log_bytes": …,
+     "driver:NAME": …, "sink:NAME": …, "lag:NAME": …}}
+    The last hour, oldest first: `in`, `out`, drivers and sinks in records/s, `waiting` and `lag:…` in records. At most
+    64 series, all of one length.
+
+GET /api/v1/dead?limit=1…200
+    {"total": n, "suppressed": n,
+     "reasons": [{"by", "step", "reason", "count": n, "last": ns}, …],
+     "records": [{"offset", "time", "by", "step", "reason", "stream", "source_offset", "key", "value", "raw": "…",
+                  "more": n}, …]}
+    The newest first, 50 of them unless told. `reasons` counts the newest 500, the most frequent first, alike but for
+    numbers and quoted parts; `suppressed` were counted and not kept, `more` of them for the same reason as this one.
+    `raw` is the payload as it came, what does not print escaped, at most 4 KiB of it; `value` is null where it is
+    larger.
 
 Every error is {"error": "what is wrong, and what to try"}.
 """
@@ -48,6 +80,8 @@ from gateway.status.server import NoStream, Source
 MOST_RECORDS = 1000
 MOST_BYTES = 1 << 20
 USUAL_RECORDS = 100
+MOST_DEAD = 200
+USUAL_DEAD = 50
 
 ROOT = """\
 Tidegate
@@ -58,6 +92,9 @@ Tidegate
 /api/v1/status       everything at a glance
 /api/v1/streams      what is recorded
 /api/v1/streams/{stream}/records?from=&limit=&time=
+/api/v1/pipelines    what is made of it
+/api/v1/history      the last hour
+/api/v1/dead?limit=  what could not be processed, and why
 """
 
 
@@ -84,10 +121,19 @@ def application(source: Source) -> Starlette:
         return Response(source.metrics(), headers={"content-type": exposition.CONTENT_TYPE_LATEST})
 
     async def status(request: Request) -> Response:
-        return _json(source.status())
+        return _json({**source.status(), "viewers": 0})
 
     async def streams(request: Request) -> Response:
         return _json(source.streams())
+
+    async def pipelines(request: Request) -> Response:
+        return _json(source.pipelines())
+
+    async def history(request: Request) -> Response:
+        return _json(source.history())
+
+    async def dead(request: Request) -> Response:
+        return _json(await source.dead(_number(request, "limit", 1, MOST_DEAD, USUAL_DEAD)))
 
     async def records(request: Request) -> Response:
         stream = request.path_params["stream"]
@@ -133,6 +179,9 @@ def application(source: Source) -> Starlette:
         ("/api/v1/status", status),
         ("/api/v1/streams", streams),
         ("/api/v1/streams/{stream}/records", records),
+        ("/api/v1/pipelines", pipelines),
+        ("/api/v1/history", history),
+        ("/api/v1/dead", dead),
     ]
     return Starlette(
         routes=[Route(path, page, methods=["GET"]) for path, page in pages],

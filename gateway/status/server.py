@@ -26,12 +26,30 @@ class Source(Protocol):
 
     def streams(self) -> dict[str, Any]: ...
 
+    def pipelines(self) -> dict[str, Any]: ...
+
+    def history(self) -> dict[str, Any]: ...
+
+    def newest(self) -> dict[str, Any]:
+        """The last column of the history."""
+        ...
+
     async def records(self, stream: str, first: int, limit: int) -> tuple[list[Record | Gap], int]:
         """Durable records and gaps from `first` on, at most `limit`, and where to go on. Raises NoStream."""
         ...
 
+    def end(self, stream: str) -> int:
+        """The offset after the last durable record. Raises NoStream."""
+        ...
+
     async def seek(self, stream: str, time: int) -> int:
         """The offset of the first record at or after `time` (ns since 1970). Raises NoStream."""
+        ...
+
+    async def dead(self, limit: int) -> dict[str, Any]: ...
+
+    async def reload(self) -> dict[str, Any]:
+        """Take the configuration as its files are now: {"ok": True, "changes"}, or {"ok": False, "problems"}."""
         ...
 
     def ready(self) -> tuple[bool, Sequence[str]]:

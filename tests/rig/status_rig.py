@@ -12,6 +12,9 @@ from gateway.health import Board
 from gateway.metrics import Metrics
 from gateway.record import RETAINED, Gap, Record
 from gateway.status import NoStream, Status
+from gateway.status.dead import dead_letters
+
+NOW = 1_790_000_000 * 10**9
 
 
 class FakeSource:
@@ -23,6 +26,8 @@ class FakeSource:
         self.board.up("log")
         self.board.up("driver:boiler")
         self.readers = []
+        self.letters = []
+        self.reloaded = {"ok": True, "changes": []}
         self.items = [Gap("boiler", 0, 99, "evicted")]
         self.items += [Record(i, i * 1000, "k", b'{"v":%d}' % i, RETAINED if i == 100 else 0) for i in range(100, 2600)]
         self.large = [Record(i, i, "k", b'"' + b"x" * 300_000 + b'"') for i in range(9)]
@@ -32,15 +37,43 @@ class FakeSource:
         if self.broken:
             raise RuntimeError("secret detail")
         sentence = "all 2 parts are up" if self.is_ready else "driver:boiler waits: no such port"
+        up = {"state": "up", "detail": "", "since": NOW - 60 * 10**9, "restarts": 0}
         return {
             "gateway": "g",
             "version": "0.1.0",
             "epoch": "e",
+            "now": NOW,
             "uptime_s": 7200.0,
             "ready": self.is_ready,
             "sentence": sentence,
+            "level": "ok" if self.is_ready else "attention",
             "components": self.board.rows(),
+            "drivers": [
+                {
+                    "name": "boiler",
+                    "kind": "serial",
+                    "streams": ["boiler"],
+                    "rate": 1.5,
+                    "records": 2500,
+                    "bad_frames": 1,
+                }
+                | up
+            ],
             **self.streams(),
+            "pipelines": [],
+            "sinks": [
+                {
+                    "name": "cloud",
+                    "kind": "mqtt",
+                    "streams": ["boiler"],
+                    "rate": 1.25,
+                    "delivered": 2000,
+                    "lag": 500,
+                    "oldest_unsent_s": 3.5,
+                    "wire_bytes": 4096,
+                }
+                | up
+            ],
             "readers": self.readers,
             "log": {
                 "path": "/var/lib/tidegate",
@@ -48,8 +81,13 @@ class FakeSource:
                 "limit_bytes": 2 << 30,
                 "device_bytes": 9,
                 "commits": 4,
+                "seals": 1,
+                "horizon_s": 86_400.0,
+                "room_s": 777_600,
             },
             "loss_window_records": 12,
+            "viewers": 0,
+            "config": {"files": ["/etc/tidegate/tidegate.yaml"], "loaded": NOW, "reloads": 0, "problems": []},
         }
 
     def streams(self):
@@ -60,12 +98,38 @@ class FakeSource:
                     "name": name,
                     "first": items[-1].offset - 9,
                     "next": items[-1].offset + 1,
+                    "newest": items[-1].time,
+                    "rate": 1.5,
+                    "gone": 0,
+                    "lost": 0,
+                    "blocks": 1,
                     "bytes": 1536,
                     "priority": "normal",
                 }
                 for name, items in rows
             ]
         }
+
+    def pipelines(self):
+        return {"pipelines": []}
+
+    def history(self):
+        return {"step_s": 10, "until": NOW, "series": {"in": [None, 1.5], "out": [1.0, 1.25]}}
+
+    def newest(self):
+        return {"until": NOW, "values": {"in": 1.5, "out": 1.25}}
+
+    async def dead(self, limit):
+        return {"total": len(self.letters), "suppressed": 0, **dead_letters(self.letters[::-1], limit)}
+
+    async def reload(self):
+        return self.reloaded
+
+    def end(self, stream):
+        items = {"boiler": self.items, "large": self.large}.get(stream)
+        if items is None:
+            raise NoStream(stream)
+        return items[-1].offset + 1
 
     async def records(self, stream, first, limit):
         if self.hold is not None:

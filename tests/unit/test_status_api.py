@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from status_rig import FakeSource, Server
 
-from gateway.record import Record
+from gateway.record import Record, dead_letter
 from gateway.status import Status, parse_address, web
 from gateway.status.api import MOST_BYTES, parse_time
 
@@ -50,6 +50,18 @@ def test_the_pages_for_machines(server):
 def test_status_and_streams_are_what_the_daemon_says(server):
     assert server.json("/api/v1/status") == (200, server.source.status())
     assert server.json("/api/v1/streams") == (200, server.source.streams())
+    assert server.json("/api/v1/pipelines") == (200, server.source.pipelines())
+    assert server.json("/api/v1/history") == (200, server.source.history())
+
+
+def test_dead_letters_are_told_newest_first_and_no_more_than_asked_for(server):
+    value = dead_letter("typed", "decode", "no", "boiler", Record(5, 5, "k", b"\xff"))
+    server.source.letters = [Record(i, i, "k", value) for i in range(300)]
+    code, answer = server.json("/api/v1/dead?limit=2")
+    assert (code, answer["total"], [row["offset"] for row in answer["records"]]) == (200, 300, [299, 298])
+    assert answer["records"][0]["raw"] == "\\xff"
+    assert len(server.json("/api/v1/dead")[1]["records"]) == 50
+    assert server.json("/api/v1/dead?limit=201")[0] == 400
 
 
 def test_records_are_read_page_by_page_without_a_hole(server):

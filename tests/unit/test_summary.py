@@ -1,0 +1,120 @@
+"""The sentence, case by case."""
+
+import pytest
+
+from gateway.summary import Destination, Figures, Part, duration, summary
+
+
+def sink(name="cloud", state="up", **more):
+    return Destination(name=name, state=state, **more)
+
+
+def said(**figures):
+    found = summary(Figures(**figures))
+    return found.level, found.sentence
+
+
+def test_all_is_well():
+    assert said(sinks=[sink()]) == ("ok", "Everything delivered")
+    assert said() == ("ok", "Everything recorded, no sink is configured")
+
+
+def test_what_its_batch_has_not_been_cut_for_yet_is_not_late():
+    assert said(sinks=[sink(lag=40, oldest_s=9, batch_s=10)]) == ("ok", "Everything delivered")
+    assert said(sinks=[sink(lag=1204, oldest_s=65, batch_s=10)]) == ("ok", "Delivering, 1,204 readings under way")
+    assert said(sinks=[sink(lag=1, oldest_s=5 * 86_400, batch_s=7 * 86_400)])[0] == "ok"
+
+
+def test_a_destination_that_is_away_says_how_long_what_waits_and_how_long_the_room_does():
+    away = sink(state="waiting", since_s=12 * 60, lag=48_210, room_s=9.5 * 86_400)
+    assert said(sinks=[away]) == ("attention", "Cloud unreachable for 12 min: 48,210 readings wait, room for 9 days")
+    reason = sink(state="waiting", since_s=5, lag=1, detail="connection refused; trying again in 4 s")
+    assert said(sinks=[reason]) == (
+        "attention",
+        "Cloud unreachable for less than a minute (connection refused): 1 reading waits",
+    )
+    assert said(sinks=[sink(state="waiting", since_s=90)]) == (
+        "attention",
+        "Cloud unreachable for 1 min, nothing waits",
+    )
+
+
+def test_room_that_runs_out_is_trouble():
+    assert said(sinks=[sink(state="waiting", since_s=7200, lag=9, room_s=3 * 3600)]) == (
+        "trouble",
+        "Cloud unreachable for 2 h: 9 readings wait, room for 3 h",
+    )
+    assert said(sinks=[sink(state="waiting", since_s=7200, lag=9, room_s=0)])[1].endswith("no room left: the oldest go")
+
+
+def test_a_backlog_that_drains_is_told():
+    assert said(sinks=[sink(lag=9_000, oldest_s=3 * 3600, batch_s=10)]) == (
+        "attention",
+        "Cloud catches up: 9,000 readings wait, the oldest for 3 h",
+    )
+
+
+def test_sources_that_are_away_or_silent():
+    boiler = Part(name="boiler", state="waiting", detail="no such port", since_s=180)
+    assert said(sinks=[sink()], drivers=[boiler]) == (
+        "attention",
+        "Boiler away for 3 min: no such port; everything delivered",
+    )
+    assert said(sinks=[sink()], drivers=[boiler] * 5)[1].startswith("Boiler and 4 more sources away for up to 3 min")
+    quiet = Part(name="boiler", state="up", silent_s=3 * 3600)
+    assert said(sinks=[sink()], drivers=[quiet]) == ("attention", "Boiler silent for 3 h; everything delivered")
+
+
+def test_losses_and_dead_letters_ask_for_attention_while_they_are_news():
+    assert said(sinks=[sink()], dead=2, dead_ago_s=30) == (
+        "attention",
+        "2 dead letters since the start (tidegate dead); everything delivered",
+    )
+    assert said(sinks=[sink()], dead=1, dead_ago_s=7200) == (
+        "ok",
+        "1 dead letter since the start (tidegate dead); everything delivered",
+    )
+    assert said(sinks=[sink()], lost={"temps": 1204}, lost_ago_s=0) == (
+        "trouble",
+        "1,204 records of temps are gone before everyone had them; everything delivered",
+    )
+    assert said(sinks=[sink()], lost={"a": 1, "b": 2}, lost_ago_s=None)[0] == "attention"
+
+
+def test_the_log_that_takes_no_commits_comes_first():
+    log = Part(name="log", state="waiting", detail="disk full; nothing is acknowledged")
+    boiler = Part(name="boiler", state="waiting", detail="x")
+    level, sentence = said(log=log, drivers=[boiler], sinks=[sink()])
+    assert level == "trouble"
+    assert sentence.startswith("The log has trouble with its disk: disk full; nothing is acknowledged; boiler away")
+
+
+def test_what_stopped_by_a_defect_is_trouble():
+    level, sentence = said(pipelines=[Part(name="typed", state="failed", detail="ValueError: x")], sinks=[sink()])
+    assert (level, sentence) == ("trouble", "Typed stopped: ValueError: x; everything delivered")
+
+
+def test_beginning_and_end():
+    assert said(phase="starting") == ("attention", "Starting: the log is being recovered")
+    assert said(phase="stopping")[0] == "attention"
+    assert said(sinks=[sink(state="starting")]) == ("attention", "Connecting to cloud")
+
+
+def test_a_refused_reload_is_told():
+    assert "The last reload was refused for 2 mistakes" in said(sinks=[sink()], refused=2)[1]
+
+
+def test_the_sentence_stays_short_whatever_is_wrong():
+    sinks = [sink(f"cloud{i}", "waiting", lag=5, detail="x" * 10_000) for i in range(50)]
+    level, sentence = said(sinks=sinks, dead=5, dead_ago_s=1)
+    assert (level, len(sentence) < 1200) == ("attention", True)
+    assert sentence.endswith("and 47 more")
+
+
+@pytest.mark.parametrize(
+    "seconds,words",
+    [(0, "less than a minute"), (59.9, "less than a minute"), (60, "1 min"), (7199, "119 min"), (7200, "2 h"),
+     (172_799, "47 h"), (172_800, "2 days"), (1e9, "11,574 days")],
+)  # fmt: skip
+def test_durations_in_words(seconds, words):
+    assert duration(seconds) == words
