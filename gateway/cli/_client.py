@@ -1,31 +1,56 @@
-"""What the commands that look at a running gateway share: where it is, how to ask it, and how to lay out the answer."""
+"""How commands reach a running gateway: by --url, else its control socket, else the address its configuration says.
 
+The control socket is the file `control` in the folder of the log; who may write to it may ask everything. Elsewhere
+the gateway may want a token. What goes wrong ends the command with exit code 1, the reason, and what to try.
+"""
+
+import functools
+import grp
 import http.client
 import json
 import os
-import sys
-from collections.abc import Callable, Sequence
-from contextlib import closing
-from datetime import datetime
+import socket
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote, urlencode
 
 import click
 
 from gateway.cli import EXIT_CONFIG
-from gateway.cli._config import config_option
+from gateway.cli._config import USUAL_CONFIG, config_option
+from gateway.cli._layout import safe
 
-USUAL_CONFIG = "/etc/tidegate/tidegate.yaml"
 USUAL_ADDRESS = "127.0.0.1:8765"
+USUAL_LOG = "/var/lib/tidegate"
+CONTROL = "control"  # the socket's name in the folder of the log
+LONGEST_PATH = 107  # of a socket, in bytes
 TIMEOUT_S = 10.0
+SILENCE_S = 35.0  # of an event stream: it breathes every 15 s
+MOST_TOKEN = 4096  # bytes of a token file that are read
+MOST_LINE = 16 << 20  # bytes of one event
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def place_options(command: F) -> F:
-    """`--config` and `--url`, handed to the command as `path` and `url`."""
-    return config_option(click.option("--url", help="Ask this address instead, like http://127.0.0.1:8765.")(command))
+def asks_gateway(command: F) -> F:
+    """The options that say where the gateway is; the command is handed the `client` they lead to."""
+
+    @functools.wraps(command)
+    def with_client(*args: Any, path: str, url: str | None, token_file: str | None, **kwargs: Any) -> Any:
+        return command(*args, client=Client.of(path, url, token_file), **kwargs)
+
+    options = [
+        click.option("--token-file", metavar="PATH", help="The file with the token, where the gateway wants one."),
+        click.option("--url", help="Ask this address instead, like http://127.0.0.1:8765."),
+        config_option,
+    ]
+    wrapped: Any = with_client
+    for option in options:
+        wrapped = option(wrapped)
+    return wrapped  # type: ignore[no-any-return]
 
 
 class Unreadable(click.ClickException):
@@ -34,61 +59,202 @@ class Unreadable(click.ClickException):
     exit_code = EXIT_CONFIG
 
 
-class Client:
-    """Asks one gateway. What goes wrong ends the command with exit code 1 and what to try."""
+class Away(click.ClickException):
+    """Nothing answers: it may come back."""
 
-    def __init__(self, address: str, source: str) -> None:
-        self._address, self._source = address, source
+
+class Refused(click.ClickException):
+    """The gateway answered that it will not."""
+
+    def __init__(self, message: str, status: int, body: bytes) -> None:
+        super().__init__(message)
+        self.status, self.body = status, body
+
+
+class Door(NamedTuple):
+    """One way to ask a gateway."""
+
+    name: str  # the address or the path of the socket
+    source: str  # who said so
+    is_socket: bool = False
+    is_tls: bool = False
+    token: str | None = None
+
+    def connection(self, timeout_s: float) -> http.client.HTTPConnection:
+        from gateway.status import parse_address
+
+        if self.is_socket:
+            return _SocketConnection(self.name, timeout_s)
+        if self.is_tls:
+            return http.client.HTTPSConnection(self.name, timeout=timeout_s)
+        return http.client.HTTPConnection(*parse_address(self.name), timeout=timeout_s)
+
+
+class _SocketConnection(http.client.HTTPConnection):
+    """HTTP over a Unix socket, at a path of any length."""
+
+    def __init__(self, path: str, timeout_s: float) -> None:
+        super().__init__("localhost", timeout=timeout_s)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        if len(os.fsencode(self._path)) <= LONGEST_PATH:
+            self.sock.connect(self._path)
+            return
+        folder, name = os.path.split(self._path)
+        handle = os.open(folder, os.O_PATH | os.O_DIRECTORY)
+        try:
+            self.sock.connect(f"/proc/self/fd/{handle}/{name}")
+        finally:
+            os.close(handle)
+
+
+class Client:
+    """Asks one gateway through the first door that opens. `denied` says why the control socket is none of them."""
+
+    def __init__(self, doors: Sequence[Door], denied: str = "", timeout_s: float = TIMEOUT_S) -> None:
+        self._doors, self._denied, self._timeout_s = doors, denied, timeout_s
 
     @classmethod
-    def of(cls, path: str, url: str | None) -> "Client":
+    def of(
+        cls, path: str, url: str | None = None, token_file: str | None = None, *, timeout_s: float = TIMEOUT_S
+    ) -> "Client":
+        """By --url, or by what a configuration says. Raises click's errors with what to try."""
         if url is not None:
-            return cls(url.removeprefix("http://").rstrip("/"), "--url")
-        return cls(*_configured(path))
+            scheme, _, rest = url.rpartition("://")
+            if scheme not in ("", "http", "https"):
+                raise click.UsageError(f"{url!r} is no address; write it like http://127.0.0.1:8765")
+            token = None if token_file is None else _token(token_file)
+            return cls([Door(rest.rstrip("/"), "--url", is_tls=scheme == "https", token=token)], timeout_s=timeout_s)
+        return cls(*_doors(_told(path), path, token_file), timeout_s)
 
     def get(self, *path: str, **query: object) -> Any:
         """The JSON under /api/v1/."""
-        return json.loads(self._ask(path, query, "application/json")[0])
+        return json.loads(self._ask("GET", path, query, "application/json")[0])
+
+    def post(self, *path: str) -> Any:
+        """Have something done. Only the control socket takes it."""
+        return json.loads(self._ask("POST", path, {}, "application/json")[0])
 
     def records(self, stream: str, **query: object) -> tuple[list[bytes], int]:
         """A page of records as lines of JSON, and where the next page begins."""
-        body, after = self._ask(("streams", stream, "records"), query, "application/x-ndjson")
+        body, after = self._ask("GET", ("streams", stream, "records"), query, "application/x-ndjson")
         return body.split(b"\n")[:-1], int(after)
 
-    def _ask(self, path: Sequence[str], query: dict[str, object], accept: str) -> tuple[bytes, str]:
-        from gateway.status import parse_address
+    def events(self, **query: object) -> Iterator[tuple[str, Any]]:
+        """What the gateway tells by itself: (event, data) as it comes, until it stops. Raises Away, Refused."""
+        with self._answer("GET", ("events",), query, "text/event-stream", SILENCE_S) as answer:
+            event, data = "message", b""
+            while True:
+                try:
+                    row = answer.readline(MOST_LINE)
+                except (OSError, http.client.HTTPException) as error:
+                    raise Away(f"the gateway fell silent: {_reason(error)}") from error
+                if not row.endswith(b"\n"):
+                    return
+                field, _, value = row.strip().partition(b":")
+                if not row.strip():
+                    if data:
+                        yield event, json.loads(data)
+                    event, data = "message", b""
+                elif field == b"event":
+                    event = value.strip().decode()
+                elif field == b"data":
+                    data += value.strip()
 
+    def _ask(self, method: str, path: Sequence[str], query: dict[str, object], accept: str) -> tuple[bytes, str]:
+        with self._answer(method, path, query, accept, self._timeout_s) as answer:
+            try:
+                return answer.read(), answer.headers.get("tidegate-next", "0")
+            except (OSError, http.client.HTTPException) as error:
+                raise Away(f"the gateway stopped in the middle of its answer: {_reason(error)}") from error
+
+    @contextmanager
+    def _answer(
+        self, method: str, path: Sequence[str], query: dict[str, object], accept: str, timeout_s: float
+    ) -> Iterator[http.client.HTTPResponse]:
+        """The answer of the first door that opens, if it is a good one."""
         target = "/api/v1/" + "/".join(quote(part, safe="") for part in path)
         if query:
             target += f"?{urlencode(query)}"
-        try:
-            with closing(http.client.HTTPConnection(*parse_address(self._address), timeout=TIMEOUT_S)) as connection:
-                connection.request("GET", target, headers={"Accept": accept, "Host": "localhost"})
-                answer = connection.getresponse()
-                body = answer.read()
-        except ValueError as error:
-            raise click.UsageError(f"{error} (from {self._source})") from error
-        except (OSError, http.client.HTTPException) as error:
-            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-            raise click.ClickException(
-                f"nothing answers at {self._address} (from {self._source}): {reason}\n"
+        failed: list[str] = []
+        for door in self._doors:
+            if method != "GET" and not door.is_socket:
+                continue
+            headers = {"Accept": accept} if door.is_tls else {"Accept": accept, "Host": "localhost"}
+            if door.token is not None:
+                headers["Authorization"] = f"Bearer {door.token}"
+            try:
+                connection = door.connection(timeout_s)
+            except ValueError as error:
+                raise click.UsageError(f"{error} (from {door.source})") from error
+            with closing(connection):
+                try:
+                    connection.request(method, target, headers=headers)
+                    answer = connection.getresponse()
+                    body = answer.read() if answer.status != http.client.OK else b""
+                except PermissionError:
+                    self._denied = _denial(door.name)
+                    continue
+                except (OSError, http.client.HTTPException) as error:
+                    failed.append(f"nothing answers at {door.name} (from {door.source}): {_reason(error)}")
+                    continue
+                if answer.status != http.client.OK:
+                    raise Refused(self._words(door, answer.status, body), answer.status, body)
+                yield answer
+                return
+        raise Away(self._nothing_answers(failed))
+
+    def _nothing_answers(self, failed: Sequence[str]) -> str:
+        lines = [*failed, *([self._denied] if self._denied else [])]
+        if not lines:
+            lines = ["there is no control socket: the gateway does not run, or has its log elsewhere"]
+        if not self._denied:
+            lines.append(
                 "Is the gateway running? Try: systemctl status tidegate. Does it serve its status elsewhere? "
                 "Say where with --config or --url."
-            ) from error
-        if answer.status != http.client.OK:
-            raise click.ClickException(_words(answer.status, body))
-        return body, answer.headers.get("tidegate-next", "0")
+            )
+        return "\n".join(lines)
+
+    def _words(self, door: Door, status: int, body: bytes) -> str:
+        told = _told_error(status, body)
+        if status == http.client.UNAUTHORIZED:
+            if door.token is None:
+                told += f"\n{door.name} wants the token: name the file that holds it with --token-file"
+            else:
+                told += f"\nthe token is not the one of {door.name}; name the right file with --token-file"
+            if self._denied:
+                told += f". Without a token: {self._denied}"
+        elif status == http.client.SERVICE_UNAVAILABLE:
+            told += "\nToo many look at it now; close a page or a `tidegate top`, or try again in a minute"
+        return told
 
 
-def _words(status: int, body: bytes) -> str:
+def _told_error(status: int, body: bytes) -> str:
     try:
-        return str(json.loads(body)["error"])
+        return safe(str(json.loads(body)["error"]))
     except (ValueError, LookupError, TypeError):
-        return f"the gateway answered {status}: {safe(body[:200].decode(errors='replace').strip())}"
+        text = safe(body[:200].decode(errors="replace").strip())
+        return f"the gateway answered {status}{f': {text}' if text else ''}"
 
 
-def _configured(path: str) -> tuple[str, str]:
-    """The status address in a configuration, and where it was found. Other mistakes in the file do not matter here."""
+def _reason(error: BaseException) -> str:
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
+# -- what a configuration says -----------------------------------------------------------------------------------------
+
+
+class _Told(NamedTuple):
+    """What matters here of a configuration, as it is written; other mistakes in the file do not matter."""
+
+    status: object
+    log: str
+
+
+def _told(path: str) -> _Told:
     from gateway.config.marks import parse
 
     try:
@@ -96,71 +262,95 @@ def _configured(path: str) -> tuple[str, str]:
     except FileNotFoundError:
         if path != USUAL_CONFIG:
             raise click.UsageError(f"there is no file {path}") from None
-        return USUAL_ADDRESS, "the usual address"
+        return _Told(USUAL_ADDRESS, USUAL_LOG)
     except OSError as error:
-        raise click.ClickException(f"{path}: {error.strerror}; say where the gateway is with --url") from error
-    tree, problems = parse(path, data, os.environ)
+        raise click.ClickException(
+            f"{path}: {error.strerror}; try it with sudo, or say where the gateway is with --url"
+        ) from error
+    tree, problems = parse(path, data, {"HOSTNAME": os.uname().nodename, **os.environ})
     whole = tree.plain() if tree is not None else None
     if tree is None or not isinstance(whole, dict | None):
         why = f"\n{problems[0]}" if problems else ""
         raise Unreadable(
             f"{path} cannot be read, so it does not say where the gateway is; try: tidegate check {path}{why}"
         )
-    gateway = whole.get("gateway") if whole is not None else None
-    address = gateway.get("status", USUAL_ADDRESS) if isinstance(gateway, dict) else USUAL_ADDRESS
-    if not isinstance(address, str):
-        raise click.ClickException(f"{path} turns the status address off (gateway.status)")
-    return address, path
-
-
-# -- layout ------------------------------------------------------------------------------------------------------------
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Aligned columns, numbers to the right. Whatever came from outside is made safe to show."""
-    cells = [list(head)] + [[safe("-" if cell is None else str(cell)) for cell in row] for row in rows]
-    numeric = [bool(rows) and all(isinstance(row[i], int | float | None) for row in rows) for i in range(len(head))]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
-    return "\n".join(
-        "  ".join(
-            cell.rjust(width) if number else cell.ljust(width)
-            for cell, width, number in zip(row, widths, numeric, strict=True)
-        ).rstrip()
-        for row in cells
+    gateway, log = ((whole or {}).get(name) for name in ("gateway", "log"))
+    folder = log.get("path", USUAL_LOG) if isinstance(log, dict) else USUAL_LOG
+    return _Told(
+        gateway.get("status", USUAL_ADDRESS) if isinstance(gateway, dict) else USUAL_ADDRESS,
+        os.path.join(os.path.dirname(path), str(folder)),
     )
 
 
-def safe(text: str) -> str:
-    """Text from outside for a terminal: what does not print is escaped."""
-    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
-
-
-def local_time(ns: int) -> str:
-    """ns since 1970 as people read it, in the zone of this machine, to the millisecond."""
+def _doors(told: _Told, path: str, token_file: str | None) -> tuple[list[Door], str]:
+    """Every way to a gateway of this configuration, and why the control socket is none of them."""
+    doors: list[Door] = []
+    denied = ""
+    control = os.path.join(told.log, CONTROL)
     try:
-        return datetime.fromtimestamp(ns // 1_000_000 / 1000).astimezone().isoformat(" ", "milliseconds")
-    except (OverflowError, ValueError, OSError):
-        return f"{ns} ns"
+        if stat.S_ISSOCK(os.stat(control).st_mode):
+            doors.append(Door(control, path, is_socket=True))
+    except PermissionError:
+        denied = _denial(control)
+    except OSError:
+        pass  # it does not run, or is too old to have one; the address will tell
+    address, token = told.status, None
+    if isinstance(address, dict):
+        token_file = token_file or address.get("token_file")
+        address = address.get("listen", USUAL_ADDRESS)
+        if isinstance(token_file, str):
+            token = _token(os.path.join(os.path.dirname(path), token_file), must=False)
+    elif token_file is not None:
+        token = _token(token_file)
+    if isinstance(address, str):
+        doors.append(Door(address, path if os.path.exists(path) else "the usual address", token=token))
+    if not doors and not denied:
+        raise Away(
+            f"{path} turns the status address off (gateway.status), and there is no control socket {control}: "
+            "the gateway does not run. Try: systemctl status tidegate"
+        )
+    return doors, denied
 
 
-def duration(seconds: float | None) -> str:
-    """`12 s`, `3 min`, `5.2 h`, `12 d`."""
-    if seconds is None:
-        return "-"
-    for size, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{seconds / size:.3g} {unit}"
-    return f"{seconds:.3g} s"
+def _token(file: str, *, must: bool = True) -> str | None:
+    """The token in a file. The one that a configuration names may not be readable for us; then we ask without."""
+    try:
+        with open(file, "rb") as opened:
+            token = opened.read(MOST_TOKEN).decode("ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        if must:
+            raise click.UsageError(f"the token file {file}: {_reason(error)}") from error
+        return None
+    if not token.isprintable() or not token:
+        raise click.UsageError(f"the token file {file} holds no token: one line of printable characters")
+    return token
 
 
-def size(count: float) -> str:
-    """Bytes as `512 B`, `1.5 MiB`."""
-    for unit in ("B", "KiB", "MiB"):
-        if count < 1024:
-            return f"{count:.4g} {unit}"
-        count /= 1024
-    return f"{count:.4g} GiB"
+def _denial(path: str) -> str:
+    """Why a file cannot be reached, and the command that changes that."""
+    barrier = path
+    while (parent := os.path.dirname(barrier)) != barrier:
+        try:
+            about = os.stat(barrier)
+        except OSError:
+            barrier = parent
+            continue
+        if barrier != path and os.access(barrier, os.X_OK, effective_ids=True):
+            break
+        group = _group(about.st_gid)
+        member = about.st_gid in {os.getegid(), *os.getgroups()}
+        what = f"you may not open {path}"
+        if group == "root" or member or not about.st_mode & (stat.S_IXGRP | stat.S_IWGRP):
+            return f"{what}: {barrier} is not for you; try it with sudo"
+        return (
+            f"{what}: {barrier} is for the group {group}. Try: sudo usermod -aG {group} $USER, then log in again; "
+            "or use sudo this once"
+        )
+    return f"you may not open {path}; try it with sudo"
 
 
-def show_json(data: object) -> None:
-    click.echo(json.dumps(data, indent=2 if sys.stdout.isatty() else None, ensure_ascii=False))
+def _group(gid: int) -> str:
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return str(gid)

@@ -2,12 +2,14 @@
 
 import click
 
+USUAL_CONFIG = "/etc/tidegate/tidegate.yaml"
+
 config_option = click.option(
     "--config",
     "-c",
     "path",
     envvar="TIDEGATE_CONFIG",
-    default="/etc/tidegate/tidegate.yaml",
+    default=USUAL_CONFIG,
     show_default=True,
     show_envvar=True,
     metavar="PATH",

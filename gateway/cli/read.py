@@ -10,7 +10,9 @@ from typing import Any
 
 import click
 
-from gateway.cli._client import Client, local_time, place_options, safe
+from gateway.cli._client import Client, asks_gateway
+from gateway.cli._layout import local_time, safe
+from gateway.cli._names import complete_stream
 from gateway.quantity import Duration
 
 PAGE = 1000
@@ -19,40 +21,49 @@ LOOK_S = 0.5  # between two looks for news
 
 
 @click.command()
-@click.argument("stream")
+@click.argument("stream", shell_complete=complete_stream)
 @click.option("--from", "start", metavar="OFFSET|TIME|-1h", help="Where to begin; the oldest record unless told.")
+@click.option("--until", "end", metavar="OFFSET|TIME|-1h", help="Where to end: before the first record there.")
 @click.option(
-    "--limit", type=click.IntRange(1), help=f"How many records; {USUAL} unless told, without end when following."
+    "--limit",
+    type=click.IntRange(1),
+    help=f"How many records; {USUAL} unless told, without end when following or with --until.",
 )
 @click.option("--key", metavar="GLOB", help="Only records whose key matches, like 'site/*/temp'.")
 @click.option("--follow", "-f", is_flag=True, help="Stay, and show records as they come; from now on unless --from.")
 @click.option("--json", "as_json", is_flag=True, help="Records as lines of JSON, as they go to a sink.")
-@place_options
+@asks_gateway
 def command(
-    stream: str, start: str | None, limit: int | None, key: str | None, follow: bool, as_json: bool,
-    path: str, url: str | None,
+    stream: str, start: str | None, end: str | None, limit: int | None, key: str | None, follow: bool, as_json: bool,
+    client: Client,
 ) -> None:  # fmt: skip
     """Show records of a stream: offset, time, key, value. Finding none is no error, and said on stderr."""
-    client = Client.of(path, url)
-    if start is None and follow:
-        query = _newest(client, stream)
-    else:
-        query = place("0" if start is None else start, time.time_ns())
-    left = limit if limit is not None else (None if follow else USUAL)
+    now = time.time_ns()
+    until = place(end, now, "--until") if end is not None else {}
+    begin = _newest(client, stream) if start is None and follow else place("0" if start is None else start, now)
+    left = limit if limit is not None else (None if follow or end is not None else USUAL)
     shown = 0
     try:
-        for line in pages(client, stream, query, PAGE if key or left is None else min(left, PAGE), follow):
-            item = json.loads(line)
+        for row in pages(client, stream, begin, PAGE if key or left is None else min(left + 1, PAGE), follow):
+            item = json.loads(row)
+            if _beyond(item, until):
+                break
+            if left == 0:  # only where nobody asked for a limit
+                at = item["gap"][0] if "gap" in item else item["o"]
+                click.echo(f"there is more: go on with --from {at}, or say how many with --limit", err=True)
+                break
             if "gap" not in item:
                 if key is not None and not fnmatch.fnmatchcase(item["k"], key):
                     continue
                 left = left - 1 if left is not None else None
-            click.echo(line if as_json else describe(item))
+            click.echo(row if as_json else describe(item))
             shown += 1
-            if left == 0:
+            if left == 0 and limit is not None:
                 break
         if not shown:
-            sought = (f" from {start} on" if start is not None else "") + (f" with a key like {key!r}" if key else "")
+            sought = "".join(
+                f" {word} {text}" for word, text in (("from", start), ("until", end)) if text is not None
+            ) + (f" with a key like {key!r}" if key else "")
             click.echo(f"nothing found: {stream} has no record{sought}", err=True)
     except KeyboardInterrupt:
         pass  # the way to end --follow
@@ -75,7 +86,14 @@ def _newest(client: Client, stream: str) -> dict[str, int]:
     return {"from": found[0] if found else 0}  # an unknown name is refused when it is read, with those there are
 
 
-def place(text: str, now: int) -> dict[str, int]:
+def _beyond(item: dict[str, Any], until: dict[str, int]) -> bool:
+    """Is it at or after where reading ends? A gap has no time of its own."""
+    if "from" in until:
+        return bool((item["gap"][0] if "gap" in item else item["o"]) >= until["from"])
+    return "time" in until and "gap" not in item and bool(item["t"] >= until["time"])
+
+
+def place(text: str, now: int, option: str = "--from") -> dict[str, int]:
     """`1234`, `-1h`, or a time as people write it (of this machine's zone unless it says) as a query of the API."""
     if re.fullmatch(r"\d{1,18}", text):
         return {"from": int(text)}
@@ -86,7 +104,7 @@ def place(text: str, now: int) -> dict[str, int]:
     except (ValueError, OverflowError):
         raise click.BadParameter(
             f"{text!r} is no place; write an offset (1234), a time (2026-11-23T19:30), or how long ago (-1h)",
-            param_hint="--from",
+            param_hint=option,
         ) from None
 
 
@@ -95,7 +113,10 @@ def describe(item: dict[str, Any]) -> str:
     if "gap" in item:
         first, last = item["gap"]
         return f"{first:>10}  … to {last}: gone for ever ({safe(item['cause'])})"
-    value = item["v"]
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     mark = "  (retained)" if item.get("r") else ""
-    return f"{item['o']:>10}  {local_time(item['t'])}  {safe(item['k'])}  {safe(text)}{mark}"
+    return f"{item['o']:>10}  {local_time(item['t'])}  {safe(item['k'])}  {safe(value_text(item['v']))}{mark}"
+
+
+def value_text(value: object) -> str:
+    """A payload from the wire as people read it: text as it is, all else as JSON."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -69,7 +69,7 @@ def command(ctx: click.Context, what: tuple[str, ...], path: str, as_json: bool)
 
 def _show(pipeline: str, where: str, outcome: Any) -> None:
     """One line for a test, and what differs where it failed."""
-    from gateway.cli._client import safe
+    from gateway.cli._layout import safe
 
     told = f"{pipeline}: {safe(outcome.case.name)}"
     if outcome.passed:

@@ -6,11 +6,13 @@ import socket
 import threading
 import time
 
+import figures
 import pytest
 from click.testing import CliRunner
 from status_rig import Server
 
-from gateway.cli import _client, lag, read, status
+from gateway.cli import _layout, lag, read, status
+from gateway.cli._layout import console
 from gateway.record import Record
 
 NOW = 1_790_000_000 * 10**9
@@ -35,28 +37,81 @@ def run(command, server, *args):
 
 def offsets(result):
     assert result.exit_code == 0, result.output
-    return [int(line.split()[0]) for line in result.output.splitlines()]
+    return [int(line.split()[0]) for line in result.stdout.splitlines()]
 
 
-def test_status_shows_each_part_stream_and_reader(gateway):
-    gateway.source.board.waiting("sink:cloud", "refused\x1b[31m")
-    gateway.source.board.sample("driver:boiler", "no JSON", b"\xff\x00junk")
-    gateway.source.readers = [
-        {"reader": "sink:cloud", "stream": "boiler", "position": 5, "lag": 2595, "oldest_unsent_s": 7300.0}
-    ]
+@pytest.fixture
+def told(gateway, monkeypatch):
+    """Have the gateway tell this as its status."""
+
+    def told(status):
+        monkeypatch.setattr(gateway.source, "status", lambda: status)
+
+    return told
+
+
+def test_status_shows_the_sentence_and_each_part_of_the_journey(gateway, told):
+    told(figures.status())
     result = run(status, gateway)
     assert result.exit_code == 1  # one part waits
     lines = result.output.splitlines()
     assert lines[0] == "g  tidegate 0.1.0, up 2 h"
-    assert lines[1] == "all 2 parts are up"
-    assert re.search(r"^sink:cloud +waiting +20\S+ \S+ +0  refused\\x1b\[31m$", result.output, re.MULTILINE)
-    assert re.search(r"driver:boiler +20.* no JSON +\\xff\\x00junk", result.output)
-    assert re.search(r"^boiler +10 +2590 +2600 +0  1.5 KiB  normal$", result.output, re.MULTILINE)
-    assert re.search(r"^sink:cloud  boiler +5  2595  2.03 h$", result.output, re.MULTILINE)
-    assert (
-        lines[-1]
-        == "log /var/lib/tidegate: 1 MiB of 2 GiB, 4 commits, 9 B written; a power cut now would take 12 records"
+    assert lines[1] == "▲ cloud unreachable for 12 min: 48,210 readings wait, room for 9 days"
+    assert re.search(
+        r"^boiler  serial  boiler +66/s  481,230  up +(?:20\S+ )?\d\d:\d\d:\d\d$", result.output, re.MULTILINE
     )
+    assert re.search(
+        r"^boiler  481,130  66/s +100  481230  1.5 KiB  (?:20\S+ )?\d\d:\d\d:\d\d$", result.output, re.MULTILINE
+    )
+    assert re.search(r"^hot +boiler  alarms  0.01/s +0 +3   480,000  up$", result.output, re.MULTILINE)
+    assert re.search(
+        r"^cloud  mqtt  alarms, boiler   0/s +433,020  48,210 +12.1 min  4.58 MiB  waiting  (?:20\S+ )?\d\d:\d\d:\d\d  Connection refused$",
+        result.output, re.MULTILINE,
+    )  # fmt: skip
+    assert lines[-1] == (
+        "log /var/lib/tidegate: 1 MiB of 2 GiB, reaches back 2 h, room for 9 d, 1 commit, 9 B written; "
+        "a power cut now would take 12 records"
+    )
+
+
+def test_columns_that_say_nothing_are_left_out(gateway, told):
+    calm = figures.status()
+    calm["components"] = calm["components"][:2]
+    for row in calm["sinks"]:
+        row |= {"detail": "", "oldest_unsent_s": None}
+    told(calm)
+    result = run(status, gateway)
+    assert result.exit_code == 0
+    for head in ("RESTARTS", "BAD FRAMES", "LOST", "LATE", "DETAIL", "OLDEST WAITS"):
+        assert head not in result.output
+    assert "DEAD  FILTERED  STATE" in result.output
+
+
+def test_what_is_amiss_beside_the_journey_is_shown_too(gateway, told):
+    broken = figures.status()
+    broken["components"][0] |= {"state": "waiting", "detail": "no room on the disk"}
+    broken["components"][1]["bad_frames"] = [{"time": figures.NOW, "reason": "no JSON", "sample": "\\xff\\x00junk"}]
+    broken["config"]["problems"] = [
+        {"file": "t.yaml", "line": 3, "column": 5, "path": "sinks.x", "message": "unknown; did you mean y?"}
+    ]
+    told(broken)
+    output = run(status, gateway).output
+    assert re.search(r"^log   waiting  (?:20\S+ )?\d\d:\d\d:\d\d  no room on the disk$", output, re.MULTILINE)
+    assert re.search(r"^driver:boiler +(?:20\S+ )?\d\d:\d\d:\d\d  no JSON  \\xff\\x00junk$", output, re.MULTILINE)
+    assert re.search(r"^t.yaml:3:5 +sinks.x: unknown; did you mean y\?$", output, re.MULTILINE)
+
+
+def test_nothing_of_a_status_reaches_the_terminal_unescaped(gateway, told):
+    evil = figures.status(sentence="a\x1b[2J[red]b[/red]", gateway="g\u202eg")
+    evil["sinks"][0]["detail"] = "refused \x1b]0;title\x07 [bold]x"
+    told(evil)
+    output = run(status, gateway).output
+    assert "a\\x1b[2J[red]b[/red]" in output
+    assert "g\\u202eg" in output
+    assert "refused \\x1b]0;title\\x07 [bold]x" in output
+    with console().capture() as capture:
+        console().print(_layout.rendered(status.describe(evil)))
+    assert not set(capture.get()) & {"\x07", "\u202e"}
 
 
 def test_status_of_a_gateway_that_is_not_ready_is_exit_code_1(gateway):
@@ -74,12 +129,22 @@ def test_json_is_what_the_gateway_says(gateway):
 
 def test_lag_shows_the_worst_first(gateway):
     row = {"reader": "sink:a", "stream": "s", "position": 1, "lag": 5, "oldest_unsent_s": None}
-    gateway.source.readers = [row, {**row, "reader": "sink:b", "lag": 500, "oldest_unsent_s": 90.0}]
+    gateway.source.readers = [row, {**row, "reader": "sink:b", "lag": 5000, "oldest_unsent_s": 90.0}]
     lines = run(lag, gateway).output.splitlines()
     assert [line.split()[0] for line in lines] == ["READER", "sink:b", "sink:a"]
-    assert lines[1].endswith("500  1.5 min")
+    assert lines[1].endswith("5,000       1.5 min")
     gateway.source.readers = []
     assert run(lag, gateway).output == "no reader yet\n"
+
+
+@pytest.mark.parametrize(
+    ("over", "code"), [("4999", 1), ("5000", 0), ("89s", 1), ("90s", 0), ("2m", 0), ("much", 2), ("-1", 2)]
+)
+def test_lag_over_a_bound_is_exit_code_1(gateway, over, code):
+    gateway.source.readers = [{"reader": "sink:a", "stream": "s", "position": 1, "lag": 5000, "oldest_unsent_s": 90.0}]
+    result = run(lag, gateway, "--over", over)
+    assert result.exit_code == code
+    assert code != 2 or "how long the oldest may wait (10m)" in result.output
 
 
 def test_read_shows_gaps_and_records_in_order(gateway):
@@ -92,8 +157,21 @@ def test_read_shows_gaps_and_records_in_order(gateway):
 def test_read_goes_through_all_pages_and_stops_at_the_limit(gateway):
     assert offsets(run(read, gateway, "boiler", "--from", "150", "--limit", "2345")) == list(range(150, 2495))
     assert offsets(run(read, gateway, "boiler", "--from", "2590")) == list(range(2590, 2600))
-    assert len(offsets(run(read, gateway, "boiler", "--from", "100"))) == read.USUAL
+    some = run(read, gateway, "boiler", "--from", "100")
+    assert len(offsets(some)) == read.USUAL
+    assert some.stderr == "there is more: go on with --from 200, or say how many with --limit\n"
     assert offsets(run(read, gateway, "boiler", "--from", "1970-01-01T00:00:00.002500+00:00", "--limit", "1")) == [2500]
+
+
+def test_read_ends_before_the_place_it_was_told(gateway):
+    assert offsets(run(read, gateway, "boiler", "--from", "150", "--until", "1500")) == list(range(150, 1500))
+    end = "1970-01-01T00:00:00.000160+00:00"
+    assert offsets(run(read, gateway, "boiler", "--from", "150", "--until", end)) == list(range(150, 160))
+    result = run(read, gateway, "boiler", "--from", "150", "--until", "-1h")
+    assert offsets(result) == list(range(150, 2600))
+    result = run(read, gateway, "boiler", "--from", "150", "--until", "150")
+    assert (result.stdout, result.stderr) == ("", "nothing found: boiler has no record from 150 until 150\n")
+    assert run(read, gateway, "boiler", "--until", "soon").exit_code == 2
 
 
 def test_read_filters_by_key_across_pages(gateway):
@@ -148,7 +226,7 @@ def test_places_are_offsets_times_and_how_long_ago():
     assert read.place("2026-11-23T19:30:00Z", NOW) == {"time": 1795462200 * 10**9}
     assert read.place("2026-11-23 20:30+01:00", NOW) == {"time": 1795462200 * 10**9}
     local = read.place("2026-11-23T19:30", NOW)["time"]
-    assert _client.local_time(local).startswith("2026-11-23 19:30:00.000")
+    assert _layout.local_time(local).startswith("2026-11-23 19:30:00.000")
 
 
 def test_an_unknown_stream_names_those_there_are(gateway):
@@ -207,14 +285,14 @@ def test_a_configuration_that_is_not_there_and_an_address_that_is_none(tmp_path)
 
 
 def test_quantities_read_well():
-    assert [_client.duration(s) for s in (None, 0.25, 59, 90, 7200, 200_000)] == [
+    assert [_layout.duration(s) for s in (None, 0.25, 59, 90, 7200, 200_000)] == [
         "-", "0.25 s", "59 s", "1.5 min", "2 h", "2.31 d",
     ]  # fmt: skip
-    assert [_client.size(n) for n in (0, 1023, 1536, 5 << 20, 3 << 30)] == [
+    assert [_layout.size(n) for n in (0, 1023, 1536, 5 << 20, 3 << 30)] == [
         "0 B",
         "1023 B",
         "1.5 KiB",
         "5 MiB",
         "3 GiB",
     ]
-    assert _client.local_time(10**30).endswith("ns")
+    assert _layout.local_time(10**30).endswith("ns")
