@@ -3,7 +3,7 @@
 Each figure is the median of three. The machine's speed drifts, so the gateway and the yardstick take turns; quote the
 ratios. Processor time is user and system of the whole process, from the first message to the last delivery.
 
-usage: run.py [--quick] [SECTION ...]     sections: log pipeline alarm forward memory streams
+usage: run.py [--quick] [SECTION ...]     sections: decode log pipeline alarm forward memory streams
 """
 
 import argparse
@@ -258,6 +258,51 @@ def section_pipeline(quick: bool) -> None:
     print(f"\npipeline alone: {statistics.median(figures):.2f} us per record, bound 1   ({rows} window rows)")
 
 
+def section_decode(quick: bool) -> None:
+    """One reading of three fields, written in every way there is a decoder for."""
+    import msgspec
+
+    from gateway.decode import decoding, reader
+
+    flat = msgspec.defstruct("Flat", [("ts", int), ("v", float), ("unit", str)])
+    tags, fields = msgspec.defstruct("Tags", [("unit", str)]), msgspec.defstruct("Fields", [("v", float)])
+    nested = msgspec.defstruct("Nested", [("timestamp", int), ("tags", tags), ("fields", fields)])
+    only_v, text = msgspec.defstruct("V", [("v", float)]), msgspec.defstruct("T", [("v", str)])
+    layout = [
+        {"name": "ts", "type": "u32"},
+        {"name": "v", "type": "i16", "scale": 0.01},
+        {"name": "unit", "type": "text", "length": 2},
+    ]
+    kinds = {
+        "json": ("json", flat, b'{"ts":1790000000,"v":21.47,"unit":"C","seq":12345}'),
+        "csv": ({"csv": {"columns": ["ts", "v", "unit", "seq"]}}, flat, b"1790000000,21.47,C,12345"),
+        "csv, quoted": ({"csv": {"columns": ["ts", "v", "unit", "seq"]}}, flat, b'1790000000,21.47,"C",12345'),
+        "keyvalue": ("keyvalue", flat, b"ts=1790000000 v=21.47 unit=C seq=12345"),
+        "regex": (
+            {"regex": {"pattern": r"(?P<ts>\d+) T=(?P<v>[-\d.]+) (?P<unit>[CF])"}},
+            flat,
+            b"1790000000 T=21.47 C",
+        ),
+        "influx": ("influx", nested, b"temp,unit=C v=21.47,seq=12345i 1790000000000000000"),
+        "struct": ({"struct": {"order": "big", "layout": layout}}, flat, b"\x6a\xb1\x3b\x80\x08\x63C\0"),
+        "number": ("number", only_v, b"21.47"),
+        "text": ("text", text, b"ON"),
+    }
+    count = 20_000 if quick else 100_000
+    figures: dict[str, list[float]] = {name: [] for name in kinds}
+    for _ in range(3):
+        for name, (said, shape, payload) in kinds.items():
+            read = reader(decoding(said), shape)
+            before = time.process_time()
+            for _ in range(count):
+                read(payload)
+            figures[name].append((time.process_time() - before) / count * 1e6)
+    json_us = statistics.median(figures["json"])
+    print("\ndecode one payload into three fields; us of processor time, and how many times that of json")
+    for name, found in figures.items():
+        print(f"{name:12} {statistics.median(found):6.2f} {statistics.median(found) / json_us:6.1f}")
+
+
 def fill(folder: Path, count: int) -> None:
     """A log with that many readings, sealed."""
     from gateway.clock import SystemClock
@@ -467,6 +512,7 @@ class Device:
 
 
 SECTIONS = {
+    "decode": section_decode,
     "streams": section_streams,
     "log": section_log,
     "pipeline": section_pipeline,

@@ -266,7 +266,8 @@ class Reader:
         if told is None or (told.value is None and not told.broken):
             if missing := decode.needed(plugin.options):
                 example = getattr(sys.modules.get(plugin.options.__module__), "EXAMPLE", "").strip()
-                message = f"{name} must be told {' and '.join(missing)}; write for example {example}"
+                try_it = f"`tidegate plugins {name}` shows an example" if "\n" in example else f"write {example}"
+                message = f"{name} must be told {' and '.join(missing)}; {try_it}"
                 self.problem(place, path, message)
                 return BROKEN
             return decode.with_options(name, plugin.options())

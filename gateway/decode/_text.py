@@ -1,23 +1,23 @@
 """What decoders of text share: numbers as devices write them, and named texts that become a shape."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
-_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
+_NUMBER = re.compile(r"[+-]?(?:\d+(\.\d*)?|(\.\d+))([eE][+-]?\d+)?", re.ASCII)  # a group matches: it is a float
+Number = Callable[[str], int | float | None]
+
+_BOOLS = {"true": True, "1": True, "false": False, "0": False}
 _LONGEST = 64  # characters; int() and float() would happily chew on a payload of digits
 
 
 def number(text: str) -> int | float | None:
     """Read a number as devices write it: a plus sign and leading zeros are fine, `nan`, `inf` and `1_000` are not."""
-    if len(text) > _LONGEST or not _NUMBER.fullmatch(text):
+    if len(text) > _LONGEST or (match := _NUMBER.fullmatch(text)) is None:
         return None
-    try:
-        return int(text)
-    except ValueError:  # it has a point or an exponent
-        return float(text)
+    return int(text) if match.lastindex is None else float(text)
 
 
 def number_with_comma(text: str) -> int | float | None:
@@ -25,25 +25,26 @@ def number_with_comma(text: str) -> int | float | None:
     return None if "." in text else number(text.replace(",", "."))
 
 
-def typed(
-    shape: type[msgspec.Struct], number: Callable[[str], int | float | None] = number
-) -> Callable[[Mapping[str, str]], Any]:
-    """A function from named texts to `shape`. Text is all there is, so the shape says what is a number.
+def converters(shape: type[msgspec.Struct], number: Number = number) -> dict[str, Callable[[str], object]]:
+    """What makes a value of a text, by the field of `shape`: text is all there is, so the shape says what is a number.
 
     What is no number stays text, so that the mistake can be told; true, false, 1 and 0 are read as bool.
     """
-    numeric = {field.encode_name for field in msgspec.structs.fields(shape) if not kinds(field.type) & {"str", "bool"}}
-    convert = msgspec.convert
 
-    def read(found: Mapping[str, str]) -> Any:
-        values: dict[str, object] = {**found}
-        for name in numeric & found.keys():
-            value = number(found[name])
-            if value is not None:
-                values[name] = value
-        return convert(values, shape, strict=False)
+    def numeric(text: str) -> object:
+        value = number(text)
+        return text if value is None else value
 
-    return read
+    def logical(text: str) -> object:
+        return _BOOLS.get(text.lower(), text)
+
+    made: dict[str, Callable[[str], object]] = {}
+    for field in msgspec.structs.fields(shape):
+        found = kinds(field.type)
+        made[field.encode_name] = (
+            str if "str" in found else numeric if found & {"int", "float"} else logical if "bool" in found else str
+        )
+    return made
 
 
 def kinds(kind: Any) -> set[str]:
@@ -54,8 +55,3 @@ def kinds(kind: Any) -> set[str]:
     if parts:
         return set().union(*map(kinds, parts))
     return {getattr(kind, "__name__", "")}
-
-
-def wanted(shape: type[msgspec.Struct]) -> list[str]:
-    """The names of the fields of a shape."""
-    return [field.encode_name for field in msgspec.structs.fields(shape)]

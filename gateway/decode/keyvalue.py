@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.decode._text import typed
+from gateway.decode._text import converters
 from gateway.errors import Malformed
 from gateway.plugin import Plugin
 
@@ -33,8 +33,12 @@ class KeyValue:
         return None
 
     def reader(self, shape: type[msgspec.Struct]) -> Callable[[bytes], Any]:
-        read = typed(shape)
-        return lambda payload: read(dict(pairs(payload.decode())))
+        made, convert = converters(shape), msgspec.convert
+
+        def read(payload: bytes) -> Any:
+            return convert({name: made[name](text) for name, text in pairs(payload.decode()) if name in made}, shape)
+
+        return read
 
 
 def pairs(text: str) -> list[tuple[str, str]]:

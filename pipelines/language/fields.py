@@ -193,7 +193,7 @@ class _Maker:
     def leaf(self, field: Declared, local: str, source: str, indent: int) -> None:
         self.line(indent, f"{local} = {source}", field)
         if field.type.name == "time":
-            if not field.required:
+            if not field.required and _TIME[field.unit]:
                 self.line(indent, f"if {local} is not None:", field)
                 indent += 1
             for code in _TIME[field.unit]:

@@ -1,5 +1,6 @@
 """`decode:` in the configuration: a name or {name: options}, every mistake at its place."""
 
+import msgspec
 import pytest
 
 from gateway.config import load
@@ -59,3 +60,63 @@ def test_the_schema_knows_every_decoder_with_its_options():
 def test_what_reads_alike_is_equal_and_what_does_not_differs():
     assert decoding("key=value") == decoding({"keyvalue": {}}) == Decoding("keyvalue")
     assert decoding("json") != decoding("number")
+
+
+def test_mistakes_in_options_are_told_where_they_stand(problems):
+    assert problems(
+        "streams:\n"
+        "  a: {decode: csv}\n"
+        "  b: {decode: {csv: {column: [v]}}}\n"
+        "  c:\n    decode:\n      regex:\n        pattern: 'T=(?P<t>[z-a])'\n"
+        "  d:\n    decode:\n      struct:\n        order: big\n        layout:\n"
+        "          - {name: t, type: i17}\n"
+        "          - {type: u8, bits: {alarm: 8}}\n"
+        "  e: {decode: {influx: {precision: h}}}\n"
+        "drivers:\n  t: {driver: simulated, stream: e, decode: {csv: {columns: [v], delimiter: ''}}}\n"
+    ) == [
+        "c.yaml:3:15: streams.a.decode: csv must be told columns; write decode: {csv: {columns: [ts, v]}}",
+        "c.yaml:4:16: streams.b.decode.csv.columns: missing; add `columns: …`, a list of texts",
+        "c.yaml:4:22: streams.b.decode.csv.column: unknown option; did you mean columns?",
+        (
+            "c.yaml:8:28: streams.c.decode.regex.pattern: this is no regular expression: "
+            "invalid character class range: z-a; correct it here"
+        ),
+        "c.yaml:14:29: streams.d.decode.struct.layout[0].type: 'i17' is none of its values; did you mean i16?",
+        (
+            "c.yaml:15:38: streams.d.decode.struct.layout[1].bits.alarm: 8 are no bits of u8; "
+            'write one from 0 to 7, or several as "4..6"'
+        ),
+        "c.yaml:16:36: streams.e.decode.influx.precision: 'h' is none of its values; choose from ms, ns, s, us",
+        "c.yaml:18:77: drivers.t.decode.csv.delimiter: is empty; write a text",
+    ]
+
+
+def test_those_who_feed_one_stream_agree_on_the_options_too(problems):
+    assert problems(
+        "drivers:\n"
+        "  a: {driver: simulated, stream: s, decode: {csv: {columns: [v]}}}\n"
+        "  b: {driver: simulated, stream: s, decode: {csv: {columns: [v, w]}}}\n"
+    ) == [
+        (
+            "c.yaml:4:37: drivers.b.decode: s is csv here and with other options by drivers.a; "
+            "use two streams, or one decoder"
+        )
+    ]
+
+
+def test_a_plugin_of_the_users_own_decodes(tmp_path, monkeypatch, streams):
+    from gateway import plugin
+    from gateway.decode import reader
+
+    (tmp_path / "plugins" / "decoders").mkdir(parents=True)
+    (tmp_path / "plugins" / "decoders" / "shout.py").write_text(
+        "import msgspec\nfrom gateway.plugin import Plugin\n"
+        "class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):\n    times: int = 1\n"
+        "class Shout:\n    def __init__(self, options): self.options = options\n    def fields(self): return ('v',)\n"
+        "    def reader(self, shape): return lambda p: shape(p.decode().upper() * self.options.times)\n"
+        "plugin = Plugin(Options, Shout)\n"
+    )
+    monkeypatch.setattr(plugin, "SITE_PLUGINS", tmp_path / "plugins")
+    said = streams("streams: {s: {decode: {shout: {times: 2}}}}\n")["s"].decode
+    shape = msgspec.defstruct("Shape", [("v", str)])
+    assert reader(said, shape)(b"on").v == "ONON"

@@ -131,6 +131,8 @@ def test_null_is_the_same_as_missing():
         ("time[ns]", 1763899200123456789, "2025-11-23T12:00:00.123456789Z"),
         ("time[ns]", 1.5, "v is float, not int"),
         ("time?", None, None),
+        ("time[ns]?", None, None),
+        ("time[ns]?", 1763899200123456789, "2025-11-23T12:00:00.123456789Z"),
     ],
 )
 def test_the_ways_of_writing_a_time(kind, value, told):
@@ -238,7 +240,7 @@ def test_a_bare_number_is_the_field_v(payload, kind, told):
         (b"t=1 n=2 unit=C ok=0", {"t": 1.0, "unit": "C", "n": 2, "ok": False}),
         (b"t=1 t=2 n=2 unit=C", {"t": 2.0, "unit": "C", "n": 2}),
         (b"t=1 n=2", "missing unit"),
-        (b"t=nan n=2 unit=C", "t is out of range: it must be >= -1.7976931348623157e+308"),
+        (b"t=nan n=2 unit=C", "t is str, not float"),
         (b"t=x n=2 unit=C", "t is str, not float"),
         (b"hello world", "no key=value at 'hello world'"),
         (b"t=1 n", "no key=value at 'n'"),
