@@ -30,7 +30,7 @@ from gateway.cli._layout import (
 )
 
 LOOK_S = 2.0  # between two looks of --watch
-COUNTERS = ("name", "inputs", "outputs", "lag", "rate", "state", "detail")  # of a pipeline: what is no counter
+NO_COUNTERS = ("name", "inputs", "outputs", "lag", "rate", "state", "detail", "since", "restarts")  # of a pipeline
 
 
 @click.command()
@@ -158,7 +158,7 @@ def streams_table(status: dict[str, Any], now: int) -> Table:
 
 def pipelines_table(status: dict[str, Any]) -> Table:
     rows = status.get("pipelines", ())
-    counters = sorted({name for row in rows for name, count in row.items() if name not in COUNTERS and count})
+    counters = sorted({name for row in rows for name, count in row.items() if name not in NO_COUNTERS and count})
     return Table(
         ["PIPELINE", "FROM", "TO", "RATE", "LAG", *[f"{name.upper().replace('_', ' ')}?" for name in counters],
          "STATE?", "DETAIL?"],
@@ -230,15 +230,16 @@ def _refused_table(status: dict[str, Any]) -> Table:
     )
 
 
-def log_line(status: dict[str, Any]) -> str:
+def log_line(status: dict[str, Any], *, brief: bool = False) -> str:
     """The log in a sentence: how full, how far back it reaches, for how long there is room, what a power cut takes."""
     log = status["log"]
-    parts = [f"log {log['path']}: {size(log['bytes'])} of {size(log['limit_bytes'])}"]
-    if log.get("horizon_s") is not None:
+    parts = [f"log {'' if brief else log['path'] + ': '}{size(log['bytes'])} of {size(log['limit_bytes'])}"]
+    if log.get("horizon_s") is not None and not brief:
         parts.append(f"reaches back {duration(log['horizon_s'])}")
     if log.get("room_s") is not None:
         parts.append(f"room for {duration(log['room_s'])}")
-    parts += [plural(log["commits"], "commit"), f"{size(log['device_bytes'])} written"]
+    if not brief:
+        parts += [plural(log["commits"], "commit"), f"{size(log['device_bytes'])} written"]
     return f"{', '.join(parts)}; a power cut now would take {plural(status['loss_window_records'], 'record')}"
 
 
