@@ -10,6 +10,7 @@
 """
 
 import asyncio
+import secrets
 import struct
 from collections.abc import Sequence
 from operator import attrgetter
@@ -129,6 +130,20 @@ class Options(BrokerOptions, kw_only=True, frozen=True, forbid_unknown_fields=Tr
             Subscription(filter=e.filter, stream=e.stream or self.stream, qos=self.qos if e.qos is None else e.qos)
             for e in entries
         ]
+
+    def sniffing(self) -> "Options":
+        """A session of our own that ends with the connection; of a shared subscription, what the group would get."""
+        own = secrets.token_hex(4)
+        return msgspec.structs.replace(
+            self,
+            client_id=f"{self.client_id or 'tidegate'}-sniff-{own}",
+            session_expiry=Duration(0),
+            retained="mark",
+            subscribe=[
+                Subscription(filter=shared(entry.filter), stream=entry.stream, qos=entry.qos)
+                for entry in self.subscriptions()
+            ],
+        )
 
     def streams(self) -> list[str]:
         return list(dict.fromkeys(entry.stream or "" for entry in self.subscriptions()))

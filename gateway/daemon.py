@@ -19,12 +19,12 @@ from gateway.formats import Format
 from gateway.forwarder import Forwarder
 from gateway.health import Board
 from gateway.history import STEP_S
-from gateway.intake import Inlet, Intake
+from gateway.intake import GATHER, Inlet, Intake
 from gateway.log import Files, Keep, Log, LogOptions, SystemFiles
 from gateway.metrics import Metrics
 from gateway.notify import Notifier
 from gateway.plugin import Outlet, Sink, load
-from gateway.record import Batch, Gap
+from gateway.record import METRICS, Batch, Gap
 from gateway.report import Report
 from gateway.retry import Backoff, keep_running
 from gateway.shaper import BLOCK, Shaper
@@ -97,6 +97,7 @@ class Daemon:
             gc.set_threshold(20_000, 50, 50)
             self.ready = True
             self._task(group, "history", self._sample())
+            self._task(group, "metrics", self._record_metrics())
             self._notify.ready(self.report.verdict().sentence)
             log_.info("ready after %.2f s", time.monotonic() - self._started)
             await self._stop.wait()
@@ -189,7 +190,7 @@ class Daemon:
         self._notify.stopping()
         self.ready = False
         log_.info("stopping")
-        await self._end("turns")
+        await self._end("turns", "metrics")
         self.intake.close_inputs()
         try:
             async with asyncio.timeout(SETTLE_S):
@@ -232,6 +233,19 @@ class Daemon:
 
         running = keep_running(work, self.board, component, Backoff(), self.clock, on_restart=restarted)
         self._task(group, task or component, running)
+
+    async def _record_metrics(self) -> None:
+        """Our own numbers as records of a stream, for those who cannot be scraped, as long as somebody reads it."""
+        while True:
+            readers = [*(entry.program.inputs for entry in self.config.pipelines.values())]
+            readers += [entry.streams for entry in self.config.sinks.values()]
+            # behind a commit that does not come back nothing may pile up; counters are totals, so nothing is missed
+            if any(METRICS in streams for streams in readers) and self.log.pending_bytes < GATHER:
+                self.report.measure()
+                keys, values = self.metrics.records()
+                self.log.append(METRICS, [self.clock.now()] * len(keys), keys, values)
+                self.intake.gathered(METRICS)
+            await asyncio.sleep(self.config.gateway.metrics_every)
 
     async def _watch(self) -> None:
         """Ping systemd's watchdog as long as every part that has work makes progress."""

@@ -11,12 +11,15 @@ from itertools import accumulate
 from operator import itemgetter
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
 
+import msgspec
+
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
 T = TypeVar("T")
 
 PREFIX = "tidegate_"
+MOST_SERIES = 2_000  # that become records at a time
 Labels = tuple[tuple[str, str], ...]
 Kind = Literal["counter", "gauge", "histogram"]
 
@@ -64,6 +67,7 @@ SERIES: dict[str, Series] = {
     "uptime_seconds": Series("gauge", "Time since the start of the daemon."),
     "restarts_total": Series("counter", "Times that a driver or sink was started again after it ended."),
     "repeated_total": Series("counter", "Deliveries that came again and were there already."),
+    "metrics_left_out_total": Series("counter", "Numbers that were too many to become records of the stream _metrics."),
     "files_removed_total": Series("counter", "Files that a file sink deleted to keep its number."),
 }
 
@@ -147,6 +151,21 @@ class Metrics:
         for (name, labels), histogram in self._histograms.items():
             rows += [(f"{name}_count", labels, histogram.count), (f"{name}_sum", labels, histogram.sum)]
         return sorted(rows)
+
+    def records(self) -> tuple[list[str], list[bytes]]:
+        """Every number as a record, keys and values: `tidegate_lag_records{reader=sink:cloud,stream=temps}` and
+        `{"name":"tidegate_lag_records","value":12,"reader":"sink:cloud","stream":"temps"}`. Always in the same order.
+        """
+        rows = self.snapshot()
+        if len(rows) > MOST_SERIES:
+            self.add("metrics_left_out_total", len(rows) - MOST_SERIES)
+        keys, values = [], []
+        for name, labels, value in rows[:MOST_SERIES]:
+            inside = ",".join([f"{label}={said}" for label, said in labels])
+            keys.append(f"{PREFIX}{name}{{{inside}}}" if inside else PREFIX + name)
+            number = int(value) if value == int(value) else round(value, 6)
+            values.append(msgspec.json.encode({"name": PREFIX + name, "value": number, **dict(labels)}))
+        return keys, values
 
     def exposition(self) -> bytes:
         """The text that Prometheus scrapes."""

@@ -12,7 +12,7 @@ import pkgutil
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import msgspec
 
@@ -114,6 +114,14 @@ class Claiming(Protocol):
         ...
 
 
+class Sniffable(Protocol):
+    """What the `Options` of a driver may offer: how to listen beside a gateway that runs, taking nothing from it."""
+
+    def sniffing(self) -> Any:
+        """Options of the same kind: a session of its own, nothing published, nothing that others would miss."""
+        ...
+
+
 class Driver(Protocol):
     """Reads a source. Built by calling its class with (options, inlet); constructors only assign."""
 
@@ -149,6 +157,15 @@ class Decoder(Protocol):
         It raises msgspec.DecodeError, UnicodeDecodeError, RecursionError or Malformed for a payload that does not have
         that shape, NoRecord for one that is not meant to have it, and nothing else.
         """
+        ...
+
+
+@runtime_checkable
+class Exploring(Protocol):
+    """What a decoder offers where payloads name fields of their own, at their top or further inside."""
+
+    def explore(self, payload: bytes) -> Mapping[str, Any]:
+        """Every field of a payload as plain data, objects as dicts. Raises what a reader raises."""
         ...
 
 
@@ -319,6 +336,43 @@ def compiler() -> Compiler:
     """The pipeline compiler, found by name like every plugin: the house imports none."""
     compile_pipeline: Compiler = importlib.import_module("pipelines.language").compile_pipeline
     return compile_pipeline
+
+
+class Proposal(Protocol):
+    """A schema that fits payloads, as an Inference proposes it."""
+
+    schema: dict[str, str]  # field as the language writes it -> its type
+    notes: list[str]  # what was left out, and why
+
+    def yaml(self) -> str:
+        """`schema:` and `time:`, to be pasted into a pipeline."""
+        ...
+
+
+class Inference(Protocol):
+    """What is known of the fields of payloads: `pipelines.language.infer.Inference`. Bounded, whatever they are."""
+
+    payloads: int
+
+    def add(self, payload: Mapping[str, object], arrival: int) -> None:
+        """One decoded payload, and when it arrived (ns)."""
+        ...
+
+    def merge(self, other: Any) -> None:
+        """Add all that another one knows."""
+        ...
+
+    def fits(self, other: Any) -> bool:
+        """Whether both may well be one kind of payload."""
+        ...
+
+    def propose(self) -> Proposal: ...
+
+
+def inference() -> Callable[[str], Inference]:
+    """Makes an Inference for a zone, an IANA name that times without a zone are taken to be of."""
+    made: Callable[[str], Inference] = importlib.import_module("pipelines.language.infer").Inference
+    return made
 
 
 def definition() -> type[msgspec.Struct]:

@@ -15,6 +15,7 @@ import msgspec
 RETAINED = 1  # flag: an MQTT broker sent this as a retained message, not as news
 
 DEAD_LETTERS = "_dead"  # the stream of records that could not be processed or delivered
+METRICS = "_metrics"  # the stream of our own numbers, recorded only where somebody reads it
 
 
 class Record(NamedTuple):

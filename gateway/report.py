@@ -471,6 +471,12 @@ class Report:
         return await self._daemon.reload()
 
     def metrics(self) -> bytes:
+        """What Prometheus scrapes."""
+        self.measure()
+        return self._daemon.metrics.exposition()
+
+    def measure(self) -> None:
+        """Bring up to date the numbers that are kept elsewhere than in the metrics."""
         daemon = self._daemon
         figures: dict[str, Any] = daemon.log.stats()
         daemon.metrics.set("log_bytes", figures["log_bytes"])
@@ -485,7 +491,6 @@ class Report:
                 labels = {"reader": row["reader"], "stream": row["stream"]}
                 daemon.metrics.set("lag_records", row["lag"], **labels)
                 daemon.metrics.set("oldest_unsent_seconds", row["oldest_unsent_s"] or 0, **labels)
-        return daemon.metrics.exposition()
 
     def _known(self, stream: str) -> None:
         if stream not in self._daemon.log.streams():

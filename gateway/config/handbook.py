@@ -45,7 +45,8 @@ language server to complete and check by.
 - A relative path is looked up beside the file it is written in: `log.path`, the files of secrets, `include:`. Paths
   that only a plugin knows (the `path` of a sink, `ca_file`) are looked up where the gateway was started: write them
   whole.
-- Names of entries are letters, digits, `-`, `_` and `.`. Streams that begin with `_` are the house's own: `_dead`.
+- Names of entries are letters, digits, `-`, `_` and `.`. Streams that begin with `_` are the house's own: `_dead` and
+  `_metrics`.
 
 ## `include:`
 
@@ -60,6 +61,13 @@ told: `decode: number`. Options stand below the name: `decode: {csv: {columns: [
 STREAMS = """\
 A stream is there as soon as a driver feeds it or a pipeline emits to it. It is listed to say something about it.
 Two drivers may feed one stream if their payloads are read alike.
+
+Two streams are the house's own. `_dead` has what could not be processed or delivered, and why. `_metrics` has the
+gateway's own numbers, for gateways that cannot be scraped: recorded every `gateway.metrics_every`, and only where a
+pipeline reads it (`from: _metrics`) or a sink delivers it. Each number is a record with the key
+`tidegate_lag_records{reader=sink:cloud,stream=temps}` and the value
+`{"name":"tidegate_lag_records","value":12,"reader":"sink:cloud","stream":"temps"}`; counters are totals since the
+start.
 """
 PIPELINES = """\
 A map from a name of yours to a pipeline: `from:` one or several streams, through `steps:`, `to:` others. Pipelines may

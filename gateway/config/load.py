@@ -36,11 +36,11 @@ from gateway.config.model import (
 from gateway.decode import JSON
 from gateway.errors import ConfigError, Problem
 from gateway.plugin import Claiming, Compiler, Decoding, Doubtful, MissingExtra, Plugin, Program, UnknownPlugin
-from gateway.record import DEAD_LETTERS
+from gateway.record import DEAD_LETTERS, METRICS
 
 SECTIONS = ("drivers", "streams", "pipelines", "sinks")  # maps of entries by name, in any file
 TOP = ("gateway", "log", *SECTIONS, "include")
-HOUSE_STREAMS = (DEAD_LETTERS,)
+HOUSE_STREAMS = (DEAD_LETTERS, METRICS)
 MAX_STREAMS = 1000
 _USUAL_FORMAT = next(one.default for one in msgspec.structs.fields(SinkKeys) if one.name == "format")
 
@@ -385,7 +385,10 @@ class _Loader:
 
     def _known(self, node: Node, path: Steps, stream: str) -> None:
         """Report a stream that nothing feeds."""
-        if stream in self._fed or stream in HOUSE_STREAMS or stream in self._perhaps:
+        if stream in HOUSE_STREAMS:
+            self._fed[stream] = None  # our numbers are recorded only where somebody reads them
+            return
+        if stream in self._fed or stream in self._perhaps:
             return
         if self._missing_parts or self._unsaid:
             return
@@ -421,9 +424,9 @@ class _Loader:
                 self._fed.update(
                     (stream, None)
                     for stream in result.outputs
-                    if stream in HOUSE_STREAMS or self._is_stream(node, path, stream)
+                    if stream == DEAD_LETTERS or self._is_stream(node, path, stream)
                 )
-        self._fed.update((stream, None) for stream in HOUSE_STREAMS)
+        self._fed[DEAD_LETTERS] = None
         for name, wire in wires.items():
             for stream in wire.inputs:
                 steps: Steps = ("from",)

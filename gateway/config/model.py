@@ -79,6 +79,7 @@ class GatewayOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     id: the name of this gateway wherever its records arrive.
     status: host and port of the status page, the metrics and the API; `null` for none.
+    metrics_every: how often the gateway's own numbers go to the stream `_metrics`, where a pipeline or sink reads it.
     """
 
     id: Annotated[str, Meta(pattern=NAME, extra={"say": SAY_NAME})]
@@ -86,6 +87,7 @@ class GatewayOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         Annotated[str, Meta(pattern=r"^(\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):[0-9]{1,5}$", extra={"say": "host:port"})]
         | None
     ) = "127.0.0.1:8765"
+    metrics_every: Annotated[Duration, _between("1s", "1d")] = Duration(60.0)
 
     def __post_init__(self) -> None:
         if self.status is not None and int(self.status.rpartition(":")[2]) > 65535:

@@ -4,13 +4,13 @@ A decoder is a plugin like others (gateway.plugin.Decoder): `Options`, the class
 reader is built for a shape: a msgspec Struct of the fields somebody wants, so that nothing else is looked at.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from gateway import plugin
-from gateway.plugin import Decoder, Decoding
+from gateway.plugin import Decoder, Decoding, Exploring
 from gateway.quantity import option_hook
 
 SPELLINGS = {"key=value": "keyvalue"}  # what else `decode:` may say -> what it means
@@ -52,6 +52,22 @@ def fields(decoding: Decoding) -> Sequence[str] | None:
 def reader(decoding: Decoding, shape: type[msgspec.Struct]) -> Callable[[bytes], Any]:
     """A function from payload to `shape`. Raises as plugin.load."""
     return _built(decoding).reader(shape)
+
+
+def explorer(decoding: Decoding) -> Callable[[bytes], Mapping[str, Any]]:
+    """A function from payload to all its fields, as plain data. Raises as plugin.load; the function as a reader."""
+    built = _built(decoding)
+    if isinstance(built, Exploring):
+        return built.explore
+    names = [(f"a{i}", Any, None) for i in range(len(built.fields() or ()))]
+    called = {f"a{i}": name for i, name in enumerate(built.fields() or ())}
+    read = built.reader(msgspec.defstruct("Everything", names, rename=called))
+
+    def explore(payload: bytes) -> Mapping[str, Any]:
+        found: dict[str, Any] = msgspec.to_builtins(read(payload))
+        return {name: value for name, value in found.items() if value is not None}
+
+    return explore
 
 
 def _built(decoding: Decoding) -> Decoder:

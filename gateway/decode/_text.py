@@ -28,7 +28,8 @@ def number_with_comma(text: str) -> int | float | None:
 def converters(shape: type[msgspec.Struct], number: Number = number) -> dict[str, Callable[[str], object]]:
     """What makes a value of a text, by the field of `shape`: text is all there is, so the shape says what is a number.
 
-    What is no number stays text, so that the mistake can be told; true, false, 1 and 0 are read as bool.
+    What is no number stays text, so that the mistake can be told; true, false, 1 and 0 are read as bool. Where anything
+    will do (Any), it is a number or text.
     """
 
     def numeric(text: str) -> object:
@@ -41,9 +42,8 @@ def converters(shape: type[msgspec.Struct], number: Number = number) -> dict[str
     made: dict[str, Callable[[str], object]] = {}
     for field in msgspec.structs.fields(shape):
         found = kinds(field.type)
-        made[field.encode_name] = (
-            str if "str" in found else numeric if found & {"int", "float"} else logical if "bool" in found else str
-        )
+        numbers, bools = found & {"int", "float", "Any"}, "bool" in found
+        made[field.encode_name] = str if "str" in found else numeric if numbers else logical if bools else str
     return made
 
 

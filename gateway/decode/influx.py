@@ -6,7 +6,7 @@ so that a schema says `timestamp: time[ns]`.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, get_args
 
 import msgspec
@@ -53,44 +53,64 @@ class Influx:
         tags, fields = (_inside(asked.get(name)) for name in ("tags", "fields"))
         unit = _UNITS[self.options.precision]
         convert = msgspec.convert
+        return lambda payload: convert(_row(payload, tags, fields, unit), shape)
 
-        def read(payload: bytes) -> Any:
-            line = payload.decode().strip("\r\n ")
-            if not line or line[0] == "#":
-                raise NoRecord("a comment or an empty line")
-            head = _MEASUREMENT.match(line)
-            if head is None:
-                raise Malformed("no measurement at the beginning of the line")
-            row: dict[str, Any] = {"measurement": _name(head[0])}
-            at = head.end()
-            found: dict[str, Any] = {}
-            while tag := _TAG.match(line, at):
-                at = tag.end()
-                if (name := _name(tag[1])) in tags:
-                    found[name] = tags[name](_name(tag[2]))  # tags are text, so the shape says what is a number
-            if tags:
-                row["tags"] = found
-            if line[at : at + 1] != " ":
-                raise Malformed(f"no tag at {line[at : at + 20]!r}" if line[at : at + 1] else "no fields")
-            at = _blanks(line, at)
-            found, more = {}, True
-            while more:
-                field = _FIELD.match(line, at)
-                if field is None:
-                    raise Malformed(f"no field=value at {line[at : at + 20]!r}")
-                at = field.end()
-                more = line[at - 1] == ","
-                if (name := _name(field[1])) in fields:
-                    found[name] = _plain(field[3]) if field[2] is None else _ESCAPED_TEXT.sub(r"\1", field[2])
-            if fields:
-                row["fields"] = found
-            if rest := line[at:].strip(" "):
-                if not _WHOLE.fullmatch(rest):
-                    raise Malformed("more than one line" if "\n" in rest else f"{rest[:20]!r} is no timestamp")
-                row["timestamp"] = int(rest) * unit
-            return convert(row, shape)
+    def explore(self, payload: bytes) -> dict[str, Any]:
+        return _row(payload, _All(), _All(), _UNITS[self.options.precision])
 
-        return read
+
+class _All(dict[str, Callable[[str], object]]):
+    """Asked for names it was not told, it wants them, as text."""
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __contains__(self, name: object) -> bool:
+        return True
+
+    def __missing__(self, name: str) -> Callable[[str], object]:
+        return str
+
+
+Wanted = Mapping[str, Callable[[str], object]]
+
+
+def _row(payload: bytes, tags: Wanted, fields: Wanted, unit: int) -> dict[str, Any]:
+    """A line with those of its tags and fields that are wanted."""
+    line = payload.decode().strip("\r\n ")
+    if not line or line[0] == "#":
+        raise NoRecord("a comment or an empty line")
+    head = _MEASUREMENT.match(line)
+    if head is None:
+        raise Malformed("no measurement at the beginning of the line")
+    row: dict[str, Any] = {"measurement": _name(head[0])}
+    at = head.end()
+    found: dict[str, Any] = {}
+    while tag := _TAG.match(line, at):
+        at = tag.end()
+        if (name := _name(tag[1])) in tags:
+            found[name] = tags[name](_name(tag[2]))  # tags are text, so the shape says what is a number
+    if tags:
+        row["tags"] = found
+    if line[at : at + 1] != " ":
+        raise Malformed(f"no tag at {line[at : at + 20]!r}" if line[at : at + 1] else "no fields")
+    at = _blanks(line, at)
+    found, more = {}, True
+    while more:
+        field = _FIELD.match(line, at)
+        if field is None:
+            raise Malformed(f"no field=value at {line[at : at + 20]!r}")
+        at = field.end()
+        more = line[at - 1] == ","
+        if (name := _name(field[1])) in fields:
+            found[name] = _plain(field[3]) if field[2] is None else _ESCAPED_TEXT.sub(r"\1", field[2])
+    if fields:
+        row["fields"] = found
+    if rest := line[at:].strip(" "):
+        if not _WHOLE.fullmatch(rest):
+            raise Malformed("more than one line" if "\n" in rest else f"{rest[:20]!r} is no timestamp")
+        row["timestamp"] = int(rest) * unit
+    return row
 
 
 def _inside(kind: Any) -> dict[str, Callable[[str], object]]:

@@ -22,5 +22,8 @@ class Json:
     def reader(self, shape: type[msgspec.Struct]) -> Callable[[bytes], Any]:
         return msgspec.json.Decoder(shape, strict=True).decode
 
+    def explore(self, payload: bytes) -> dict[str, Any]:
+        return msgspec.json.decode(payload, type=dict[str, Any])
+
 
 plugin = Plugin(Options, Json)

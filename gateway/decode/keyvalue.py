@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.decode._text import converters
+from gateway.decode._text import converters, number
 from gateway.errors import Malformed
 from gateway.plugin import Plugin
 
@@ -39,6 +39,12 @@ class KeyValue:
             return convert({name: made[name](text) for name, text in pairs(payload.decode()) if name in made}, shape)
 
         return read
+
+    def explore(self, payload: bytes) -> dict[str, Any]:
+        found = {name: text if (value := number(text)) is None else value for name, text in pairs(payload.decode())}
+        if not found:
+            raise Malformed("no key=value")
+        return found
 
 
 def pairs(text: str) -> list[tuple[str, str]]:

@@ -530,3 +530,27 @@ def test_what_a_misspelt_option_was_meant_to_feed_is_not_missed(problems):
         "drivers: {t: {driver: tap, stream: s, straem: r}}\nsinks: {b: {sink: bucket, path: p, streams: [r]}}\n"
     )
     assert "did you mean stream?" in found
+
+
+def test_our_own_numbers_are_a_stream_where_somebody_reads_them_and_nobody_may_feed_it(tmp_path):
+    def loaded(more: str) -> Any:
+        path = tmp_path / "c.yaml"
+        path.write_text(
+            f"gateway: {{id: g, metrics_every: 5s}}\ndrivers: {{d: {{driver: simulated, stream: s}}}}\n{more}"
+        )
+        return load(path)
+
+    assert "_metrics" not in loaded("").streams
+    read = loaded("pipelines: {p: {from: _metrics, schema: {value: float}, steps: [{filter: value > 0}], to: busy}}")
+    assert "_metrics" in read.streams
+    assert read.gateway.metrics_every == 5
+    assert "_metrics" in loaded("sinks: {f: {sink: file, path: x, streams: [_metrics, s]}}").streams
+    for feeding in (
+        "pipelines: {p: {from: s, steps: [], to: _metrics}}",
+        "include: []\nsinks: {}\npipelines: {p: {from: s, steps: [], to: [x, _metrics]}}",
+    ):
+        with pytest.raises(ConfigError, match="_metrics is the house's own; choose another name"):
+            loaded(feeding)
+    (tmp_path / "d.yaml").write_text("gateway: {id: g}\ndrivers: {d: {driver: simulated, stream: _metrics}}\n")
+    with pytest.raises(ConfigError, match="_metrics is the house's own; choose another name"):
+        load(tmp_path / "d.yaml")

@@ -85,3 +85,24 @@ def test_a_reader_that_is_gone_leaves_no_gauge_but_its_counts():
     metrics.forget(reader="sink:x")
     assert metrics.value("lag_records") == 4
     assert metrics.value("delivered_total", sink="x") == 9
+
+
+def test_numbers_become_records_with_a_key_each_in_one_order_and_bounded(monkeypatch):
+    counted = Metrics()
+    counted.add("delivered_total", 3, sink="cloud", stream="temps")
+    counted.set("lag_records", 12, reader="sink:cloud", stream="temps")
+    counted.set("uptime_seconds", 1.25)
+    counted.observe("commit_seconds", 0.1234567)
+    keys, values = counted.records()
+    assert keys == [
+        "tidegate_commit_seconds_count",
+        "tidegate_commit_seconds_sum",
+        "tidegate_delivered_total{sink=cloud,stream=temps}",
+        "tidegate_lag_records{reader=sink:cloud,stream=temps}",
+        "tidegate_uptime_seconds",
+    ]
+    assert values[1] == b'{"name":"tidegate_commit_seconds_sum","value":0.123457}'
+    assert values[3] == b'{"name":"tidegate_lag_records","value":12,"reader":"sink:cloud","stream":"temps"}'
+    monkeypatch.setattr("gateway.metrics.MOST_SERIES", 2)
+    assert len(counted.records()[0]) == 2
+    assert counted.value("metrics_left_out_total") == 3
