@@ -381,6 +381,13 @@ def definition() -> type[msgspec.Struct]:
     return kind
 
 
+def recipes() -> dict[str, Path]:
+    """The files of pipelines that come with the gateway, by the name that `include: [recipe:NAME]` says."""
+    spec = importlib.util.find_spec("pipelines")
+    folders = spec.submodule_search_locations if spec is not None else None
+    return {path.stem: path for folder in folders or () for path in sorted(Path(folder, "recipes").glob("*.yaml"))}
+
+
 class Plugin(Generic[P]):
     """The last line of a plugin's file: its options and how it is built from them."""
 

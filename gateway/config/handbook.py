@@ -52,6 +52,8 @@ language server to complete and check by.
 
 A list of files or globs, relative to the file: `include: [pipelines/*.yaml]`. An included file may hold `drivers:`,
 `streams:`, `pipelines:` and `sinks:`; entries of one name in two files are a mistake. A glob may match nothing.
+`recipe:NAME` is a file that comes with the gateway: pipelines for what [Zigbee2MQTT, Tasmota, Shelly, ESPHome
+and Home Assistant](recipes.md) say.
 """
 DRIVERS = "A map from a name of yours to a source. `driver:` says which kind; the other options are that driver's."
 DECODERS = """\

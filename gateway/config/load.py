@@ -42,6 +42,7 @@ SECTIONS = ("drivers", "streams", "pipelines", "sinks")  # maps of entries by na
 TOP = ("gateway", "log", *SECTIONS, "include")
 HOUSE_STREAMS = (DEAD_LETTERS, METRICS)
 MAX_STREAMS = 1000
+RECIPE = "recipe:"  # in `include:`, a file that comes with the gateway
 _USUAL_FORMAT = next(one.default for one in msgspec.structs.fields(SinkKeys) if one.name == "format")
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -231,8 +232,11 @@ class _Loader:
         seen = {os.path.realpath(self._path)}
         for i, pattern in enumerate(patterns):
             node = include.value[i]
-            found = sorted(glob.glob(pattern, root_dir=folder or None, recursive=True))
-            if not found and not glob.has_magic(pattern):
+            if pattern.startswith(RECIPE):
+                found = self._recipe(node, ("include", i), pattern.removeprefix(RECIPE))
+            else:
+                found = sorted(glob.glob(pattern, root_dir=folder or None, recursive=True))
+            if not found and not glob.has_magic(pattern) and not pattern.startswith(RECIPE):
                 message = f"there is no file {os.path.join(folder, pattern)}; create it, or remove this line"
                 self._read.problem(node.place, ("include", i), message)
                 self._missing_parts = True
@@ -244,6 +248,15 @@ class _Loader:
                 tree = self._read_file(file)
                 if tree is not None:
                     yield tree
+
+    def _recipe(self, node: Node, path: Steps, name: str) -> list[str]:
+        """The file of a recipe; none where there is no such recipe, which is reported."""
+        known = gateway.plugin.recipes()
+        if name in known:
+            return [str(known[name])]
+        self._read.problem(node.place, path, f"no recipe is called {quoted(name)}; {self._read.suggest(name, known)}")
+        self._missing_parts = True
+        return []
 
     # -- entries -------------------------------------------------------------------------------------------------------
 

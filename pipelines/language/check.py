@@ -166,10 +166,12 @@ _FUNCTIONS = {
     "startswith": _Function(("str", "str"), BOOL, "{0}.startswith({1})"),
     "endswith": _Function(("str", "str"), BOOL, "{0}.endswith({1})"),
     "contains": _Function(("str", "str"), BOOL, "({1} in {0})"),
+    "replace": _Function(("str", "str", "str"), STR, "_replace({0}, {1}, {2})"),
+    "is_number": _Function(("str",), BOOL, "_is_number({0})", True),
     "int": _Function(("number or str",), INT, "_int({0})", True),
     "float": _Function(("number or str",), FLOAT, "_float({0})", True),
 }
-_SPECIAL = ("abs", "round", "min", "max", "clamp", "str", "glob", "has", "default", "one_of", "topic_part")
+_SPECIAL = ("abs", "round", "min", "max", "clamp", "str", "glob", "has", "default", "when", "one_of", "topic_part")
 FUNCTIONS = (*_FUNCTIONS, *_SPECIAL)
 _AGGREGATES = ("count", "sum", "mean", "first", "last", "stddev", "p50", "p90", "p95", "p99", "avg", "median")
 _MEANT = {"avg": "mean", "average": "mean", "median": "p50"}  # what others call it -> what it is called here
@@ -184,6 +186,7 @@ _WRITES = {  # what a function is written like, for messages
     "glob": "glob(text, 'pattern*')",
     "has": "has(field)",
     "default": "default(field, value)",
+    "when": "when(condition, value)",
     "one_of": "one_of(x, 'a', 'b', …)",
     "topic_part": "topic_part(n)",
 }
@@ -200,6 +203,8 @@ NAMESPACE: dict[str, object] = {
     "_bool": runtime.text_of_bool,
     "_time": runtime.text_of_time,
     "_part": runtime.part,
+    "_replace": runtime.replace,
+    "_is_number": runtime.is_number,
     "_span": runtime.span_ns,
     "Reject": runtime.Reject,
     "NotFinite": runtime.NotFinite,
@@ -277,11 +282,11 @@ class _Checker:
         if value.type == UNKNOWN:
             return value
         if value.type.missing:
-            return self.wrong(
-                node,
-                f"{self.quoted(node)} may be missing, and {what} needs it: "
-                f"write default({self.quoted(node)[1:-1]}, …), or ask has({self.quoted(node)[1:-1]}) first",
-            )
+            name = self.quoted(node)[1:-1]
+            hint = f"write default({name}, …), or ask has({name}) first"
+            if not isinstance(node, Field):
+                hint = "name it in a `set` step first, then ask has() of that name, or replace it with default()"
+            return self.wrong(node, f"{self.quoted(node)} may be missing, and {what} needs it: {hint}")
         if not ok(value.type):
             return self.wrong(node, f"{what} needs {wanted}, and {self.quoted(node)} is {value.type}")
         return value
@@ -486,6 +491,19 @@ class _Checker:
             return value
         there = value._replace(type=Type(value.type.name))
         return self.joined(node, there, other, f"({{}} if {value.code} is not None else {{}})")
+
+    def call_when(self, node: Call) -> Value:
+        """The value where the condition is true, else missing: what is made of a `?` field can so be missing, too."""
+        if not self.arguments(node, 2, 2):
+            return _NOTHING
+        before = self.there
+        test = self.condition(node.args[0], "when()")
+        self.there = before | self.proofs(node.args[0], True)
+        value = self.value(node.args[1])
+        self.there = before
+        if UNKNOWN in {test.type, value.type}:
+            return _NOTHING
+        return Value(f"({value.code} if {test.code} else None)", Type(value.type.name, True), value.sound)
 
     def call_one_of(self, node: Call) -> Value:
         if not self.arguments(node, 2, 64):

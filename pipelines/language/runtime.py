@@ -74,6 +74,20 @@ def to_float(value: float | str) -> float:
     return result
 
 
+def is_number(text: str) -> bool:
+    """is_number(s): whether float(s) gives a number."""
+    return len(text) <= 64 and _FLOAT.fullmatch(text) is not None and math.isfinite(float(text))
+
+
+def replace(text: str, old: str, new: str) -> str:
+    """replace(s, 'a', 'b'): every a in s by b. Bounded here, because replacing can multiply lengths."""
+    if not old:
+        raise Reject("replace() cannot look for an empty text")
+    if len(text) + text.count(old) * (len(new) - len(old)) > MAX_TEXT:
+        raise TooLong
+    return text.replace(old, new)
+
+
 def text_of_bool(value: bool) -> str:
     return "true" if value else "false"
 

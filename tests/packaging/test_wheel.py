@@ -30,6 +30,7 @@ def test_the_wheel_holds_exactly_the_four_packages(wheel):
     assert {top for top in tops if not top.endswith(".dist-info")} == {"gateway", "drivers", "pipelines", "sinks"}
     for package in ("gateway", "drivers", "pipelines", "sinks"):
         assert f"{package}/py.typed" in names
+    assert "pipelines/recipes/tasmota.yaml" in names
     assert not [name for name in names if "test_" in name or name.endswith(".pyc")]
 
 

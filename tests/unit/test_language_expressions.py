@@ -179,3 +179,48 @@ def test_the_arrival_is_the_records_own_time():
         {"at": "2025-11-23T12:00:00Z", "old": False},
         {"at": "2025-11-23T12:00:00.000000001Z", "old": True},
     ]
+
+
+@pytest.mark.parametrize(
+    ("expression", "told"),
+    [
+        ("replace(u, 'k', 'M')", "MWh"), ("replace(u, 'x', 'y')", "kWh"), ("replace('a/b/c', '/', '')", "abc"),
+        ("replace('~/state', '~', 'house/meter')", "house/meter/state"),
+        ("replace(u, '', 'x')", "replace() cannot look for an empty text"),
+        ("is_number('21.5')", True), ("is_number(' -1e3 ')", True), ("is_number('nan')", False), ("is_number('1e999')", False),
+        ("is_number('')", False), ("is_number('1,5')", False), ("is_number(u)", False),
+        ("when(v > 20, u)", "kWh"), ("when(v > 30, u)", None), ("when(has(o), o * 2)", None), ("when(not has(o), n)", 7),
+    ],
+)  # fmt: skip
+def test_text_is_replaced_numbers_are_told_apart_and_what_depends_may_be_missing(expression, told):
+    assert value_of(expression, SCHEMA, PAYLOAD) == told
+
+
+def test_is_number_says_when_float_gives_a_number():
+    for text in ("1", "1.", ".5", "+1", "--1", "1e5", "1e400", "9" * 64, "9" * 65, "inf", "0x10", " 7 ", "١"):
+        promise = value_of("is_number(payload.s)", {"s": "str"}, {"s": text})
+        assert promise == isinstance(value_of("float(payload.s)", {"s": "str"}, {"s": text}), float), text
+
+
+def test_replacing_is_bounded_before_it_is_done():
+    text, long = "a" * 4000, "b" * 250
+    assert (
+        value_of(f"replace(s, 'a', '{long}')", {"s": "str"}, {"s": text})
+        == "the result is a text of more than 4096 characters"
+    )
+    assert value_of("replace(s, 'a', '')", {"s": "str"}, {"s": text}) == ""
+
+
+@pytest.mark.parametrize(
+    ("expression", "message"),
+    [
+        ("when(v, 1)", "when() needs true or false, and `v` is float; to compare it, write for example v != 0"),
+        ("when(b)", "write when(condition, value)"),
+        ("when(b, o + 1)", "`o` may be missing, and `+` needs it: write default(o, …), or ask has(o) first"),
+        ("when(b, 1) + 1", "`when(b, 1)` may be missing, and `+` needs it: name it in a `set` step first, then ask has() of that name, or replace it with default()"),
+        ("replace(u, 'a')", "replace() takes 3 values, not 2"),
+        ("is_number(v)", "is_number() needs str, and `v` is float"),
+    ],
+)  # fmt: skip
+def test_what_these_cannot_take_is_told(expression, message):
+    assert refused(expression)[0][1] == message
