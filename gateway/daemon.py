@@ -76,13 +76,11 @@ class Daemon:
             loop.add_signal_handler(signum, self.stop)
         loop.add_signal_handler(signal.SIGHUP, self._no_reload)
         await self._open(loop)
-        status = Status(self.config.gateway.status, self.report) if self.config.gateway.status else None
-        if status is not None:
-            status.bind()
-            log_.info("gateway %s: status at http://%s/", self.config.gateway.id, self.config.gateway.status)
+        own = self.config.gateway
+        status = Status(own.serves, self.report, gateway=own.id, folder=self.config.log.path)
+        status.bind()
         async with asyncio.TaskGroup() as group:
-            if status is not None:
-                self._task(group, "status", status.serve())
+            self._task(group, "status", status.serve())
             self._task(group, "watchdog", self._watch())
             self._task(group, "turns", self.intake.turns())
             self._task(group, "commits", self.intake.commits())

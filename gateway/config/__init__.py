@@ -19,6 +19,7 @@ from gateway.config.model import (
     PipelineEntry,
     SinkEntry,
     Start,
+    StatusOptions,
     StreamEntry,
     Workshop,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "Plugins",
     "SinkEntry",
     "Start",
+    "StatusOptions",
     "StreamEntry",
     "Workshop",
     "load",

@@ -6,6 +6,7 @@ A range of a duration or size is given as `Meta(extra={"ge": …, "le": …})`: 
 each option is for; `tidegate plugins`, the JSON Schema and docs/config.md show them.
 """
 
+import ipaddress
 import re
 from collections.abc import Mapping
 from datetime import datetime
@@ -18,11 +19,13 @@ from gateway.config.marks import Place
 from gateway.decode import JSON
 from gateway.errors import Problem
 from gateway.plugin import Decoding, Program
-from gateway.quantity import Duration, Size
+from gateway.quantity import Duration, Secret, Size
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
 SAY_NAME = "letters, digits, '-', '_' and '.', beginning with a letter or digit, at most 64"
 
+HOST_NAME = r"^[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?$"
+RECIPE = "head -c 24 /dev/urandom | base64 > status-token"
 ADDRESS = r"^(\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):[0-9]{1,5}$"
 
 Format = Literal[
@@ -74,24 +77,69 @@ def _moment(text: str, now: int) -> int:
     return round(moment.timestamp() * 1_000_000) * 1000
 
 
+def is_loopback(host: str) -> bool:
+    """Whether an address can be reached from this machine alone."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+class StatusOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where the status page, the metrics and the API are, and who may look.
+
+    listen: host and port; only this machine can reach it unless told, `0.0.0.0:8765` is every address of it.
+    token_file: a file with a token of at least 16 characters (`head -c 24 /dev/urandom | base64`) that everybody must
+    show, people at the page's login and programs as `Authorization: Bearer`; needed where other machines can ask. It
+    is read again when it changes, and travels readable: the status is plain HTTP.
+    names: names that browsers may ask for it by, beside its addresses, its host name and `HOSTNAME.local`.
+    """
+
+    listen: Annotated[str, Meta(pattern=ADDRESS, extra={"say": "host:port"})] = "127.0.0.1:8765"
+    token_file: Secret | None = None
+    names: Annotated[
+        tuple[Annotated[str, Meta(pattern=HOST_NAME, extra={"say": "a name like pi.lan, without a port"})], ...],
+        Meta(max_length=32),
+    ] = ()
+
+    def __post_init__(self) -> None:
+        host, _, port = self.listen.rpartition(":")
+        if int(port) > 65535:
+            raise ValueError(f"{self.listen!r} has no port up to 65535; write it like 127.0.0.1:8765")
+        if self.token_file is None and not is_loopback(host):
+            raise ValueError(
+                f"{self.listen!r} can be reached from other machines, so it needs a token; make one with {RECIPE} "
+                f'and write status: {{listen: "{self.listen}", token_file: status-token}}'
+            )
+        if self.token_file is not None:
+            token = self.token_file.read()
+            if len(token) < 16 or not re.fullmatch(rb"[!-~]+", token):
+                raise ValueError(
+                    f"token_file names a file with {len(token)} characters; a token has at least 16, letters, digits "
+                    f"and signs without spaces, in one line; make one with {RECIPE}"
+                )
+
+
 class GatewayOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Who this gateway is, and where it shows its status.
 
     id: the name of this gateway wherever its records arrive.
-    status: host and port of the status page, the metrics and the API; `null` for none.
+    status: host and port of the status page, the metrics and the API, or a map; `null` for none.
     metrics_every: how often the gateway's own numbers go to the stream `_metrics`, where a pipeline or sink reads it.
     """
 
     id: Annotated[str, Meta(pattern=NAME, extra={"say": SAY_NAME})]
-    status: (
-        Annotated[str, Meta(pattern=r"^(\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):[0-9]{1,5}$", extra={"say": "host:port"})]
-        | None
-    ) = "127.0.0.1:8765"
+    status: Annotated[str, Meta(pattern=ADDRESS, extra={"say": "host:port"})] | StatusOptions | None = "127.0.0.1:8765"
     metrics_every: Annotated[Duration, _between("1s", "1d")] = Duration(60.0)
 
     def __post_init__(self) -> None:
-        if self.status is not None and int(self.status.rpartition(":")[2]) > 65535:
-            raise ValueError(f"{self.status!r} has no port up to 65535; write it like 127.0.0.1:8765")
+        if isinstance(self.status, str):
+            StatusOptions(listen=self.status)  # raises for what it refuses
+
+    @property
+    def serves(self) -> StatusOptions | None:
+        """Where the status is, however it was written."""
+        return StatusOptions(listen=self.status) if isinstance(self.status, str) else self.status
 
 
 class LogSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

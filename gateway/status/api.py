@@ -1,4 +1,4 @@
-"""The API under /api/v1, and the pages for machines: /healthz, /readyz, /metrics.
+"""The API under /api/v1, the pages for machines (/healthz, /readyz, /metrics), and the page for people at /.
 
 GET /api/v1/status
     {"gateway": id, "version": "0.1.0", "epoch": "…", "now": ns, "uptime_s": 12.3, "ready": true,
@@ -57,6 +57,13 @@ GET /api/v1/dead?limit=1…200
     `raw` is the payload as it came, what does not print escaped, at most 4 KiB of it; `value` is null where it is
     larger.
 
+GET /api/v1/events[?stream=NAME]
+    The status, the last hour and records as they change: gateway.status.events.
+
+POST /api/v1/reload, by the control socket only
+    Take the configuration as its files are now. {"ok": true, "changes": ["sink cloud changed", …]}, or with 422
+    {"ok": false, "problems": [{"file", "line", "column", "path", "message"}, …]}: then nothing has changed.
+
 Every error is {"error": "what is wrong, and what to try"}.
 """
 
@@ -65,6 +72,7 @@ import importlib
 import re
 from collections.abc import Awaitable, Callable
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -72,9 +80,12 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
+from starlette.staticfiles import StaticFiles
 
 from gateway.formats import CONTENT_TYPES, wire_line
 from gateway.record import Gap
+from gateway.status.events import MOST_VIEWERS, Follow, Viewers
+from gateway.status.login import Login
 from gateway.status.server import NoStream, Source
 
 MOST_RECORDS = 1000
@@ -82,6 +93,13 @@ MOST_BYTES = 1 << 20
 USUAL_RECORDS = 100
 MOST_DEAD = 200
 USUAL_DEAD = 50
+
+STATIC = Path(__file__).parent / "static"
+PAGE = {
+    "cache-control": "no-cache",  # asked for every time, and mostly not sent: ETag
+    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "img-src 'self' data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
+}
 
 ROOT = """\
 Tidegate
@@ -95,6 +113,7 @@ Tidegate
 /api/v1/pipelines    what is made of it
 /api/v1/history      the last hour
 /api/v1/dead?limit=  what could not be processed, and why
+/api/v1/events?stream=   all of it as it changes
 """
 
 
@@ -102,11 +121,23 @@ class Refused(Exception):
     """A request that cannot be answered, in words for who made it."""
 
 
-def application(source: Source) -> Starlette:
+def application(source: Source, login: Login | None = None) -> Starlette:
     """The web application over one daemon."""
+    viewers = Viewers(source)
+    static = StaticFiles(directory=STATIC, check_dir=False)
 
     async def root(request: Request) -> Response:
-        return PlainTextResponse(ROOT)
+        if "text/html" not in request.headers.get("accept", ""):
+            return PlainTextResponse(ROOT)
+        return await page("index.html", request)
+
+    async def page(name: str, request: Request) -> Response:
+        answer = await static.get_response(name, request.scope)
+        answer.headers.update(PAGE)
+        return answer
+
+    async def file(request: Request) -> Response:
+        return await page(request.url.path.rpartition("/")[2], request)
 
     async def healthz(request: Request) -> Response:
         return PlainTextResponse("ok\n")
@@ -121,7 +152,7 @@ def application(source: Source) -> Starlette:
         return Response(source.metrics(), headers={"content-type": exposition.CONTENT_TYPE_LATEST})
 
     async def status(request: Request) -> Response:
-        return _json({**source.status(), "viewers": 0})
+        return _json(viewers.status())
 
     async def streams(request: Request) -> Response:
         return _json(source.streams())
@@ -131,6 +162,19 @@ def application(source: Source) -> Starlette:
 
     async def history(request: Request) -> Response:
         return _json(source.history())
+
+    async def events(request: Request) -> Response:
+        stream = request.query_params.get("stream")
+        if stream is not None:
+            source.end(stream)
+        if viewers.count >= MOST_VIEWERS:
+            words = f"there are {viewers.count} viewers already; close a page that shows this gateway, and try again"
+            return _json({"error": words}, 503, {"retry-after": "10"})
+        return Follow(viewers, source, stream)
+
+    async def reload(request: Request) -> Response:
+        result = await source.reload()
+        return _json(result, 200 if result["ok"] else 422)
 
     async def dead(request: Request) -> Response:
         return _json(await source.dead(_number(request, "limit", 1, MOST_DEAD, USUAL_DEAD)))
@@ -162,8 +206,7 @@ def application(source: Source) -> Starlette:
 
     async def no_stream(request: Request, error: Exception) -> Response:
         known = ", ".join(row["name"] for row in source.streams()["streams"][:50])
-        name = request.path_params.get("stream", "")
-        return _json({"error": f"no stream is called {name!r}; there are: {known or 'none yet'}"}, 404)
+        return _json({"error": f"no stream is called {str(error)!r}; there are: {known or 'none yet'}"}, 404)
 
     async def refused(request: Request, error: Exception) -> Response:
         return _json({"error": str(error)}, 400)
@@ -182,9 +225,17 @@ def application(source: Source) -> Starlette:
         ("/api/v1/pipelines", pipelines),
         ("/api/v1/history", history),
         ("/api/v1/dead", dead),
+        ("/api/v1/events", events),
+        *((f"/static/{each.name}", file) for each in sorted(STATIC.glob("*.*"))),
     ]
+    routes = [Route(path, answer, methods=["GET"]) for path, answer in pages]
+    routes.append(Route("/api/v1/reload", reload, methods=["POST"]))
+    if login is not None:
+        routes.append(Route("/login", login.page, methods=["GET"]))
+        routes.append(Route("/login", login.enter, methods=["POST"]))
+        routes.append(Route("/logout", login.leave, methods=["POST"]))
     return Starlette(
-        routes=[Route(path, page, methods=["GET"]) for path, page in pages],
+        routes=routes,
         exception_handlers={404: nothing, NoStream: no_stream, Refused: refused},
     )
 
@@ -211,5 +262,5 @@ def _number(request: Request, name: str, least: int, most: int, otherwise: int) 
     return int(text)
 
 
-def _json(data: Any, status_code: int = 200) -> Response:
-    return Response(msgspec.json.encode(data), status_code, media_type="application/json")
+def _json(data: Any, status_code: int = 200, headers: dict[str, str] | None = None) -> Response:
+    return Response(msgspec.json.encode(data), status_code, headers, "application/json")

@@ -1,18 +1,29 @@
 """The status server as the daemon holds it: a socket from the start, the web libraries from the first connection on.
 
+One address for people and programs, if one is configured; and a Unix socket in the folder of the log, `control`, for
+those who may enter that folder: the same answers without a login, and the only place where something can be changed.
+
 starlette and uvicorn take 7 MB and up to a second on a Pi; most gateways are looked at rarely. Until somebody connects
 there is only a listening socket, and the kernel holds the first client while a thread imports the rest.
 """
 
 import asyncio
+import contextlib
 import importlib
+import logging
+import os
 import socket
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
+from gateway.config.model import is_loopback
+from gateway.quantity import Secret
 from gateway.record import Gap, Record
 
+log_ = logging.getLogger("tidegate.status")
+
 BACKLOG = 64  # connections the kernel holds while nobody accepts
+CONTROL = "control"  # the name of the control socket, in the folder of the log
 
 
 class NoStream(LookupError):
@@ -61,51 +72,144 @@ class Source(Protocol):
         ...
 
 
+class Door(NamedTuple):
+    """A listening socket, and who may come in by it."""
+
+    listener: socket.socket
+    host: str | None  # that it listens on; None: the control socket, whose file permissions are the login
+    names: Sequence[str] = ()  # by which it may be asked for, beside its own
+    token: Secret | None = None  # that must be shown
+
+    @property
+    def address(self) -> str:
+        """As one writes it in a url."""
+        host, port = self.listener.getsockname()[:2]
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+class Options(Protocol):
+    """The configuration's `gateway.status`."""
+
+    @property
+    def listen(self) -> str: ...
+
+    @property
+    def token_file(self) -> Secret | None: ...
+
+    @property
+    def names(self) -> Sequence[str]: ...
+
+
 class Status:
     """bind() at start, serve() as a task until it is cancelled."""
 
-    def __init__(self, address: str, source: Source) -> None:
-        self._address, self._source = address, source
-        self._socket: socket.socket | None = None
+    def __init__(
+        self, options: Options | None, source: Source, *, gateway: str = "", folder: str | None = None
+    ) -> None:
+        """Serve on an address, if there is one, and on the control socket in a folder, if there is one."""
+        self._options, self._source, self._gateway, self._folder = options, source, gateway, folder
+        self._doors: list[Door] = []
 
     def bind(self) -> None:
         """Listen, so that a taken port is known at once. Raises OSError, with the address in its words."""
-        host, port = parse_address(self._address)
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        listener = socket.socket(family, socket.SOCK_STREAM)
-        try:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.setblocking(False)
-            listener.bind((host, port))
-            listener.listen(BACKLOG)
-        except OSError as error:
-            listener.close()
-            raise OSError(error.errno, f"the status address {self._address}: {error.strerror}") from error
-        self._socket = listener
+        if self._options is not None:
+            host, port = parse_address(self._options.listen)
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            listener = socket.socket(family, socket.SOCK_STREAM)
+            try:
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                listener.setblocking(False)
+                listener.bind((host, port))
+                listener.listen(BACKLOG)
+            except OSError as error:
+                listener.close()
+                why = f"the status address {self._options.listen}: {error.strerror}"
+                raise OSError(error.errno, why) from error
+            door = Door(listener, host, tuple(self._options.names), self._options.token_file)
+            self._doors.append(door)
+            self._tell(door)
+        if self._folder is not None:
+            try:
+                self._doors.append(Door(control_socket(self._folder), None))
+            except OSError as error:  # a file system without sockets, or a folder of others: all else works without
+                log_.warning(
+                    "no control socket in %s: %s; `tidegate reload` will not work", self._folder, error.strerror
+                )
+
+    def _tell(self, door: Door) -> None:
+        """Where the page is, and how to come to it from elsewhere."""
+        here, port = socket.gethostname(), door.listener.getsockname()[1]
+        anywhere = door.host in ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
+        log_.info("gateway %s: status at http://%s/", self._gateway, f"{here}:{port}" if anywhere else door.address)
+        if is_loopback(door.host or ""):
+            forward = (port, door.address, here, port)
+            log_.info("from another machine: ssh -L %d:%s USER@%s and then http://localhost:%d/", *forward)
+        else:
+            log_.info(
+                "whoever shows the token may look; over plain HTTP it travels readable: trust the network, or ssh"
+            )
 
     @property
     def port(self) -> int:
         """The port that was bound; of interest where port 0 was asked for."""
-        assert self._socket is not None, "bind() first"
-        port: int = self._socket.getsockname()[1]
+        port: int = self._doors[0].listener.getsockname()[1]
         return port
 
     async def serve(self) -> None:
         """Serve until cancelled; then finish the answers that are under way, for a short while."""
-        assert self._socket is not None, "bind() first"
-        with self._socket:
-            await self._first_connection(self._socket)
+        try:
+            if not self._doors:
+                return
+            await self._first_connection()
             web = await asyncio.to_thread(importlib.import_module, "gateway.status.web")
-            await web.serve(self._socket, self._source, parse_address(self._address)[0])
+            await web.serve(self._doors, self._source, self._gateway)
+        finally:
+            for door in self._doors:
+                door.listener.close()
+                if door.host is None:
+                    assert self._folder is not None
+                    with contextlib.suppress(OSError):
+                        os.unlink(os.path.join(self._folder, CONTROL))
 
-    async def _first_connection(self, listener: socket.socket) -> None:
+    async def _first_connection(self) -> None:
         loop = asyncio.get_running_loop()
         somebody = asyncio.Event()
-        loop.add_reader(listener, somebody.set)
+        for door in self._doors:
+            loop.add_reader(door.listener, somebody.set)
         try:
             await somebody.wait()
         finally:
-            loop.remove_reader(listener)
+            for door in self._doors:
+                loop.remove_reader(door.listener)
+
+
+def control_socket(folder: str) -> socket.socket:
+    """Listen on `control` in a folder, for its owner and the folder's group. Whoever holds the log holds that name.
+
+    Raises OSError. It appears under its name only when its permissions are right, in place of one that was left behind.
+    """
+    here = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        place = f"/proc/self/fd/{here}"  # a socket's path has 107 bytes at most, a folder's has not
+        coming = f"{place}/{CONTROL}.new"
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(coming)
+        listener.setblocking(False)
+        listener.bind(coming)
+        os.chmod(coming, 0o660)
+        group = os.stat(place).st_gid
+        if os.stat(coming).st_gid != group:
+            with contextlib.suppress(PermissionError):  # a group that we are not in: then it is for the owner alone
+                os.chown(coming, -1, group)
+        listener.listen(BACKLOG)
+        os.rename(coming, f"{place}/{CONTROL}")
+    except OSError:
+        listener.close()
+        raise
+    finally:
+        os.close(here)
+    return listener
 
 
 def parse_address(text: str) -> tuple[str, int]:

@@ -1,45 +1,83 @@
 """HTTP for hostile surroundings: what is refused before anybody looks at what was asked.
 
-Read-only, for this machine: GET and HEAD, under a name of this machine only (a web page that points its own name at us
-gets nothing), never for another site's scripts, one request per connection, and no connection lives long.
+GET and HEAD, under a name of this machine only (a web page that points its own name at us gets nothing), never for
+another site's scripts, with the token where one is asked for; one request per connection, and no connection lives long
+but those that follow events, as long as they read. By the control socket, whose permissions say who may, also POST.
 """
 
 import asyncio
 import contextlib
+import ipaddress
 import socket
-from typing import TYPE_CHECKING, cast
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
 
-from starlette.responses import PlainTextResponse
+import msgspec
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
+from gateway.config.model import is_loopback
 from gateway.status.api import application
+from gateway.status.login import Login
+from gateway.status.server import Door
 
 if TYPE_CHECKING:
     from gateway.status.server import Source
 
-CONNECTIONS = 32
+CONNECTIONS = 32  # per door: a flood from the network leaves the control socket free
 HEADER_S = 5.0  # until the request must have come
-ANSWER_S = 30.0  # until the answer must have been taken
+ANSWER_S = 30.0  # until the answer must have been taken, or a viewer must have read on
 HEADER_BYTES = 8192
+SEND_BYTES = 64 << 10  # that the kernel holds for a viewer
 STOP_S = 2.0  # what answers under way get at a stop
 
-HEADERS = [
-    (b"cache-control", b"no-store"),
-    (b"connection", b"close"),
-    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
-    (b"cross-origin-resource-policy", b"same-origin"),
-    (b"referrer-policy", b"no-referrer"),
-    (b"x-content-type-options", b"nosniff"),
-]
+HEADERS = {
+    b"cache-control": b"no-store",
+    b"connection": b"close",
+    b"content-security-policy": b"default-src 'none'; frame-ancestors 'none'",
+    b"cross-origin-resource-policy": b"same-origin",
+    b"referrer-policy": b"no-referrer",
+    b"x-content-type-options": b"nosniff",
+}
+OPEN = ("/healthz", "/login")  # without a login
 
 
-async def serve(listener: socket.socket, source: "Source", host: str) -> None:
-    """Answer on a listening socket until cancelled."""
+async def serve(doors: Sequence[Door], source: "Source", gateway: str) -> None:
+    """Answer on listening sockets until cancelled."""
+    loop = asyncio.get_running_loop()
+    token = next((door.token for door in doors if door.token is not None), None)
+    login = Login(token, f"tidegate_{gateway}") if token is not None else None
+    app = application(source, login)
+    servers, states = [], []
+    try:
+        for door in doors:
+            connect, state = _protocol(Guard(app, door, login if door.token is not None else None))
+            states.append(state)
+            servers.append(await loop.create_server(connect, sock=door.listener))
+        await asyncio.Event().wait()
+    finally:
+        for server in servers:
+            server.close()
+        connections = {each for state in states for each in cast(set[Connection], state.connections)}
+        for each in connections:
+            each.shutdown()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(STOP_S):
+                while any(state.connections for state in states):  # noqa: ASYNC110 - uvicorn's sets; nobody tells
+                    await asyncio.sleep(0.01)
+        for each in connections:
+            each.transport.abort()
+
+
+def _protocol(guard: "Guard") -> tuple[Any, ServerState]:
+    """uvicorn's protocol without its Server: that one takes over the process's signals and wakes up all the time."""
     config = Config(
-        Guard(application(source), host),
+        guard,
         http=Connection,
         ws="none",
         lifespan="off",
@@ -51,88 +89,152 @@ async def serve(listener: socket.socket, source: "Source", host: str) -> None:
         h11_max_incomplete_event_size=HEADER_BYTES,
     )
     config.load()
-    # The protocol without uvicorn's Server: that one takes over the process's signals and wakes up ten times a second.
     state = ServerState()
-
-    def connection() -> Connection:
-        return Connection(config, state, {})
-
-    server = await asyncio.get_running_loop().create_server(connection, sock=listener)
-    try:
-        await asyncio.Event().wait()
-    finally:
-        server.close()
-        connections = cast(set[Connection], state.connections)
-        for each in list(connections):
-            each.shutdown()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(STOP_S):
-                while connections:  # noqa: ASYNC110 - it is uvicorn's set; nobody tells when it is empty
-                    await asyncio.sleep(0.01)
-        for each in list(connections):
-            each.transport.abort()
+    return lambda: Connection(config, state, {}), state
 
 
 class Connection(H11Protocol):
     """One connection: refused if there are too many, and given up when it takes too long."""
 
     _deadline: asyncio.TimerHandle | None = None
+    _lasting = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.app_state = {"lasting": self.lasting, "admitted": lambda: True}
         if len(self.connections) > CONNECTIONS:
             transport.write(b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
             transport.close()
             return
-        self._deadline = self.loop.call_later(HEADER_S, self._request_due)
+        self._give(HEADER_S, self._request_due)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._free()
+        super().connection_lost(exc)
+
+    def _give(self, seconds: float, then: Any) -> None:
+        self._free()
+        self._deadline = self.loop.call_later(seconds, then)
+
+    def _free(self) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
-        super().connection_lost(exc)
+            self._deadline = None
 
     def _request_due(self) -> None:
         if self.cycle is None:  # no request yet, only drops of one
             self.transport.abort()
         else:
-            self._deadline = self.loop.call_later(ANSWER_S - HEADER_S, self.transport.abort)
+            self._give(ANSWER_S - HEADER_S, self.transport.abort)
+
+    def lasting(self) -> None:
+        """The answer has no end. From here on it is given up when the other side stops reading, or is not there."""
+        self._lasting = True
+        self._free()
+        connected = self.transport.get_extra_info("socket")
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BYTES)
+        if connected.family != socket.AF_UNIX:
+            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(ANSWER_S * 1000))
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._lasting:
+            self._give(ANSWER_S, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._lasting:
+            self._free()
+
+    def shutdown(self) -> None:
+        if self._lasting:
+            self.transport.abort()
+        else:
+            super().shutdown()
 
 
 class Guard:
     """Refuses before routing, and puts the protective headers on every answer."""
 
-    def __init__(self, app: ASGIApp, host: str) -> None:
-        self._app = app
+    def __init__(self, app: Starlette | ASGIApp, door: Door, login: Login | None) -> None:
+        self._app, self._login = app, login
+        self._control = door.host is None
+        host = door.host or ""
         own = f"[{host}]" if ":" in host else host
-        self._hosts = frozenset({"localhost", "127.0.0.1", "[::1]", own.lower()})
+        self._hosts = {"localhost", "127.0.0.1", "[::1]", own.lower(), *(name.lower() for name in door.names)}
+        self._anywhere = not is_loopback(host)
+        if self._anywhere:
+            here = socket.gethostname().lower()
+            self._hosts |= {here, f"{here.partition('.')[0]}.local"}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", []), *HEADERS]
+                said = list(message.get("headers", []))
+                there = {name for name, _ in said}
+                message["headers"] = said + [header for header in HEADERS.items() if header[0] not in there]
             await send(message)
 
-        refusal = self._refusal(scope)
-        if refusal is None:
-            await self._app(scope, receive, guarded)
-            return
-        code, words = refusal
-        headers = {"allow": "GET, HEAD"} if code == 405 else None
-        await PlainTextResponse(f"{words}\n", code, headers)(scope, receive, guarded)
+        answer = self._refusal(scope)
+        await (self._app if answer is None else answer)(scope, receive, guarded)
 
-    def _refusal(self, scope: Scope) -> tuple[int, str] | None:
-        """Status code and words, or None for a request that may be routed."""
+    def _refusal(self, scope: Scope) -> Response | None:
+        """The answer to a request that must not be routed."""
         size = len(scope["raw_path"]) + len(scope["query_string"]) + sum(len(n) + len(v) for n, v in scope["headers"])
         if size > HEADER_BYTES:
-            return 431, "the request is too large"
-        headers = {name: value.decode("latin-1").lower() for name, value in scope["headers"]}
-        host = headers.get(b"host", "")
+            return _words(431, "the request is too large")
+        if self._control:
+            return None
+        headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+        host = headers.get(b"host", "").lower()
         name, _, port = host.rpartition(":") if not host.endswith("]") else (host, "", "")
-        if (name if port.isdigit() else host) not in self._hosts:
-            return 421, "this name is not answered here; use the address of the status page"
-        if scope["method"] not in ("GET", "HEAD"):
-            return 405, "read-only: GET and HEAD"
-        other_site = headers.get(b"sec-fetch-site") == "cross-site" and headers.get(b"sec-fetch-mode") != "navigate"
-        if other_site or headers.get(b"origin", f"http://{host}") != f"http://{host}":
-            return 403, "not for other sites"
-        return None
+        if not self._is_ours(name if port.isdigit() else host):
+            return _words(
+                421, "this name is not answered here; use the address, or add the name to gateway.status.names"
+            )
+        return self._method(scope) or self._elsewhere(scope, headers, host) or self._unknown(scope, headers)
+
+    def _is_ours(self, name: str) -> bool:
+        if name in self._hosts:
+            return True
+        if not self._anywhere:
+            return False
+        try:  # a page that points its own name at us can never send a number as the name
+            ipaddress.ip_address(name[1:-1] if name.startswith("[") else name)
+        except ValueError:
+            return False
+        return True
+
+    def _method(self, scope: Scope) -> Response | None:
+        posts = ("/login", "/logout") if self._login is not None else ()
+        if scope["method"] in ("GET", "HEAD") or (scope["method"] == "POST" and scope["path"] in posts):
+            return None
+        return _words(
+            405, "read-only: GET and HEAD; what changes something goes by the control socket", allow="GET, HEAD"
+        )
+
+    def _elsewhere(self, scope: Scope, headers: dict[bytes, str], host: str) -> Response | None:
+        # Another port of this machine is somebody else's page too; links may lead here. https: a proxy in front of us.
+        link = scope["method"] != "POST" and headers.get(b"sec-fetch-mode") == "navigate"
+        ours = headers.get(b"sec-fetch-site", "none") in ("none", "same-origin")
+        origin = headers.get(b"origin", f"http://{host}").lower()
+        if origin in (f"http://{host}", f"https://{host}") and (ours or link):
+            return None
+        return _words(403, "not for other sites")
+
+    def _unknown(self, scope: Scope, headers: dict[bytes, str]) -> Response | None:
+        if self._login is None or scope["path"] in OPEN:
+            return None
+        admitted = partial(self._login.admits, headers.get(b"authorization", ""), headers.get(b"cookie", ""))
+        if admitted():
+            scope["state"]["admitted"] = admitted
+            return None
+        if "text/html" in headers.get(b"accept", "") and scope["method"] == "GET":
+            return RedirectResponse("/login", 303)
+        words = "who are you? Log in at /login, or send `Authorization: Bearer TOKEN` with what is in the token_file"
+        body = msgspec.json.encode({"error": words})
+        return Response(body, 401, {"www-authenticate": "Bearer"}, "application/json")
+
+
+def _words(code: int, words: str, **headers: str) -> Response:
+    return PlainTextResponse(f"{words}\n", code, headers)

@@ -4,10 +4,13 @@ import asyncio
 import contextlib
 import http.client
 import json
+import os
 import socket
 import threading
+import time
 
 from gateway.clock import SystemClock
+from gateway.config import StatusOptions
 from gateway.health import Board
 from gateway.metrics import Metrics
 from gateway.record import RETAINED, Gap, Record
@@ -158,11 +161,13 @@ class FakeSource:
 class Server:
     """The status server in a thread with a loop of its own."""
 
-    def __init__(self):
+    def __init__(self, folder=None, **options):
         self.source = FakeSource()
-        self.status = Status("127.0.0.1:0", self.source)
+        options = {"listen": "127.0.0.1:0"} | options
+        serves = StatusOptions(**options) if options["listen"] else None
+        self.status = Status(serves, self.source, gateway="g", folder=folder)
         self.status.bind()
-        self.port = self.status.port
+        self.port = self.status.port if serves else None
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
@@ -183,9 +188,12 @@ class Server:
         self._thread.join(20)
         assert not self._thread.is_alive()
 
-    def get(self, path, method="GET", headers=None):
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
-        connection.request(method, path, headers=headers or {})
+    def get(self, path, method="GET", headers=None, body=None):
+        return self.ask(http.client.HTTPConnection("127.0.0.1", self.port, timeout=10), path, method, headers, body)
+
+    @staticmethod
+    def ask(connection, path, method="GET", headers=None, body=None):
+        connection.request(method, path, body, headers or {})
         answer = connection.getresponse()
         answer.text = answer.read()
         connection.close()
@@ -194,6 +202,19 @@ class Server:
     def json(self, path, **headers):
         answer = self.get(path, headers=headers)
         return answer.status, json.loads(answer.text)
+
+    @contextlib.contextmanager
+    def follow(self, path, **headers):
+        """A generator of the events of a stream, as (name, data), comments as ("", None)."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection.request("GET", path, headers=headers)
+        answer = connection.getresponse()
+        assert (answer.status, answer.headers["content-type"]) == (200, "text/event-stream; charset=utf-8")
+        try:
+            yield events(answer)
+        finally:
+            answer.close()
+            connection.close()
 
     def talk(self, data, timeout=10):
         """Raw bytes in, raw bytes out until the server closes."""
@@ -209,3 +230,39 @@ class Server:
             while part := client.recv(1 << 16):
                 out += part
         return out
+
+
+def events(lines):
+    name = ""
+    for line in lines:
+        field, _, text = line.decode().rstrip("\n").partition(": ")
+        if field == "event":
+            name = text
+        elif field == "data":
+            yield name, json.loads(text)
+        elif line.startswith(b":"):
+            yield "", None
+
+
+class ControlConnection(http.client.HTTPConnection):
+    """HTTP over a Unix socket in a folder whose path may be long."""
+
+    def __init__(self, folder):
+        super().__init__("localhost", timeout=10)
+        self._folder = folder
+
+    def connect(self):
+        here = os.open(self._folder, os.O_PATH | os.O_DIRECTORY)
+        try:
+            self.sock = socket.socket(socket.AF_UNIX)
+            self.sock.settimeout(self.timeout)
+            self.sock.connect(f"/proc/self/fd/{here}/control")
+        finally:
+            os.close(here)
+
+
+def wait_for(holds, timeout_s=15):
+    until = time.monotonic() + timeout_s
+    while not holds():
+        assert time.monotonic() < until, "it did not come to hold"
+        time.sleep(0.01)

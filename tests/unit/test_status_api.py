@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from status_rig import FakeSource, Server
 
+from gateway.config import StatusOptions
 from gateway.record import Record, dead_letter
 from gateway.status import Status, parse_address, web
 from gateway.status.api import MOST_BYTES, parse_time
@@ -292,17 +293,18 @@ def test_a_taken_port_is_known_at_once_and_named():
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         with pytest.raises(OSError, match=f"127.0.0.1:{port}: Address already in use"):
-            Status(f"127.0.0.1:{port}", FakeSource()).bind()
+            Status(StatusOptions(listen=f"127.0.0.1:{port}"), FakeSource()).bind()
 
 
 def test_until_somebody_connects_no_web_library_is_loaded():
     code = """
 import asyncio, socket, sys
+from gateway.config import StatusOptions
 from gateway.status import Status
 import gateway.metrics, gateway.health, gateway.retry, gateway.notify, gateway.logs, gateway.formats
 heavy = {"starlette", "uvicorn", "anyio", "h11", "prometheus_client", "rich", "click"}
 async def scenario():
-    status = Status("127.0.0.1:0", None)
+    status = Status(StatusOptions(listen="127.0.0.1:0"), None)
     status.bind()
     task = asyncio.create_task(status.serve())
     await asyncio.sleep(0.1)
