@@ -54,6 +54,15 @@ class Files(Protocol):
 
     def connect(self, path: str, *, readonly: bool = False) -> sqlite3.Connection: ...
 
+    def exists(self, path: str) -> bool: ...
+
+    def look(self, path: str, *, immutable: bool) -> sqlite3.Connection:
+        """A connection that changes and creates nothing, nor the files beside the database.
+
+        `immutable`: nobody has the database open, and it takes no locks; else its -wal and -shm are there.
+        """
+        ...
+
     def boot_id(self) -> str:
         """Names this boot of the machine: monotonic times are comparable within one."""
         ...
@@ -110,6 +119,14 @@ class SystemFiles:
             os.close(self.open(path))  # so that the file, and the -wal and -shm beside it, belong to its owner alone
         uri = f"file:{quote(os.path.abspath(path))}?mode={'ro' if readonly else 'rw'}"
         return sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=5.0)
+
+    def exists(self, path: str) -> bool:
+        return os.path.exists(path)
+
+    def look(self, path: str, *, immutable: bool) -> sqlite3.Connection:
+        how = "immutable=1" if immutable else "readonly_shm=1"
+        uri = f"file:{quote(os.path.abspath(path))}?mode=ro&{how}"
+        return sqlite3.connect(uri, uri=True, isolation_level=None, timeout=5.0)
 
     def boot_id(self) -> str:
         return self.head("/proc/sys/kernel/random/boot_id", 36).decode("ascii", "replace")

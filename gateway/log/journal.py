@@ -29,6 +29,7 @@ MAGIC = b"TGJ"
 PAGE = 4096
 HEADER = struct.Struct("<3sBIQQII")
 FILL = bytes(1 << 20)
+LARGEST = 512 << 20  # bytes of a journal: it may be configured to 256 MiB, and grows for a record that is larger
 
 
 class Marks(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -162,10 +163,19 @@ class Journal:
 
         Afterwards `at` is behind the last of them and `torn` says whether the remains of another one follow.
         """
-        self._seed, self.generation = zlib.crc32(bytes.fromhex(epoch)), generation
-        self.at, self._last, self.torn = 0, None, False
         with as_log_errors(f"cannot read {self._path}"):
             data = self._files.pread(self._fd, self.size, 0)
+        yield from self._scan(data, epoch, generation)
+
+    def look(self, epoch: str, generation: int) -> Iterator[Found]:
+        """The same of a journal that was never opened here, and may be in use by another process."""
+        with as_log_errors(f"cannot read {self._path}"):
+            data = self._files.head(self._path, LARGEST)
+        yield from self._scan(data, epoch, generation)
+
+    def _scan(self, data: bytes, epoch: str, generation: int) -> Iterator[Found]:
+        self._seed, self.generation = zlib.crc32(bytes.fromhex(epoch)), generation
+        self.at, self._last, self.torn = 0, None, False
         at = 0
         while at + HEADER.size <= len(data):
             found = self._record_at(data, at)
