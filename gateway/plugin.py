@@ -114,6 +114,7 @@ class Claiming(Protocol):
         ...
 
 
+@runtime_checkable
 class Sniffable(Protocol):
     """What the `Options` of a driver may offer: how to listen beside a gateway that runs, taking nothing from it."""
 
@@ -341,8 +342,25 @@ def compiler() -> Compiler:
 class Proposal(Protocol):
     """A schema that fits payloads, as an Inference proposes it."""
 
-    schema: dict[str, str]  # field as the language writes it -> its type
-    notes: list[str]  # what was left out, and why
+    @property
+    def schema(self) -> Mapping[str, str]:
+        """Field as the language writes it -> its type."""
+        ...
+
+    @property
+    def event(self) -> str | None:
+        """The field that can tell the time."""
+        ...
+
+    @property
+    def zone(self) -> str | None:
+        """Of times that are text without one."""
+        ...
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What was left out, and why."""
+        ...
 
     def yaml(self) -> str:
         """`schema:` and `time:`, to be pasted into a pipeline."""
@@ -367,6 +385,12 @@ class Inference(Protocol):
         ...
 
     def propose(self) -> Proposal: ...
+
+
+def explainer() -> Callable[[Exception], str]:
+    """What a person should read about a payload that could not be read, as dead letters say it."""
+    reason: Callable[[Exception], str] = importlib.import_module("pipelines.language.runtime").reason
+    return reason
 
 
 def inference() -> Callable[[str], Inference]:
