@@ -37,6 +37,7 @@ REFRESH_S = 0.25
 MOST_ROWS = 30  # keys in a summary
 MOST_KINDS = 5  # kinds of payloads that get a schema each
 LONGEST = 60  # characters of a sample
+SAID = {"up": "is up", "waiting": "waits", "failed": "failed", "starting": "is starting"}
 STREAM = "sniffed"  # of a driver that no configuration describes
 
 
@@ -79,7 +80,7 @@ def command(
             click.echo(f"\n{text}", nl=False)
     if not findings.count:
         state, detail = ended
-        why = f"the driver {'is up' if state == 'up' else state}{f': {detail}' if detail else ''}"
+        why = f"the driver {SAID.get(state, state)}{f': {detail}' if detail else ''}"
         raise click.ClickException(f"nothing came; {safe(why)}{_hint(entry) if state == 'up' else ''}")
 
 
