@@ -58,9 +58,16 @@ SERIES: dict[str, Series] = {
     "pipeline_filtered": Series("gauge", "Records that a pipeline's filters let go since the start."),
     "pipeline_late": Series("gauge", "Records that came after their window had closed, since the start."),
     "pipeline_evicted": Series(
-        "gauge", "Keys whose windows were sent early for want of room (max_keys), since the start."
+        "gauge", "Keys whose state was given up for want of room (max_keys), since the start; a window's row is sent."
     ),
-    "pipeline_keys": Series("gauge", "Keys that a pipeline holds state of."),
+    "pipeline_unchanged": Series("gauge", "Records that a deadband let go since the start."),
+    "pipeline_throttled": Series("gauge", "Records that a throttle let go since the start."),
+    "pipeline_duplicate": Series("gauge", "Records that a dedupe let go since the start."),
+    "pipeline_unrouted": Series("gauge", "Records that no case of a route took since the start."),
+    "pipeline_alarms": Series("gauge", "Alarms that were raised since the start."),
+    "pipeline_raised": Series("gauge", "Alarms that are raised now, a key each."),
+    "pipeline_remembered": Series("gauge", "Values that a dedupe remembers."),
+    "pipeline_keys": Series("gauge", "Keys that a pipeline holds state of, summed over its steps."),
     "pipeline_windows": Series("gauge", "Windows that are open."),
     "processing_seconds": Series("histogram", "Time from the arrival of a batch to the pipeline's results."),
     "loss_window_records": Series("gauge", "Records read, not yet committed, that their source cannot send again."),

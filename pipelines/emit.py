@@ -1,4 +1,7 @@
-"""`emit: {name: expression, …}`: the JSON object that is sent. A value that is missing is left out. The last step."""
+"""`emit: {name: expression, …}`: the JSON object that is sent. A value that is missing is left out.
+
+It is the last step, but for a `route` that says where it is sent.
+"""
 
 import msgspec
 
@@ -16,7 +19,7 @@ class Emit:
 
     def write(self, code: Code) -> None:
         values = {name: code.assign(code.value(text, name), name) for name, text in self.fields.items()}
-        code.deliver(code.json(values))
+        code.shape(code.json(values))
 
 
 plugin = Plugin(Options, Emit)

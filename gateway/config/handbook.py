@@ -110,9 +110,9 @@ def _family(family: str, plugins: Plugins) -> list[str]:
 
 
 def _pipeline(plugins: Plugins) -> tuple[Option, ...]:
-    """The options of a pipeline. Its streams must be given, although its type leaves saying so to the compiler."""
+    """The options of a pipeline. What it reads must be given, although its type leaves saying so to the compiler."""
     rows = options(plugins.definition())
-    return tuple(row._replace(default=None) if row.name in ("from", "to") else row for row in rows)
+    return tuple(row._replace(default=None) if row.name == "from" else row for row in rows)
 
 
 def _table(kind: type) -> str:

@@ -430,7 +430,7 @@ class _Loader:
                 result = None
             if result is None:
                 self._perhaps.update((*_all_texts(node), f"{name}.late"))
-                self._unsaid |= not any(written[1])
+                self._unsaid |= not any(_texts_under(node, ("to",)))
                 wires[name] = Wires(node, *written, None)
             else:
                 wires[name] = Wires(node, result.inputs, result.outputs, result)

@@ -78,7 +78,8 @@ def options(kind: type, prefix: str = "") -> Iterator[Option]:
         if holds_secret(field.type):
             yield Option(credential(name), "text", "null", "", f"a systemd credential, instead of `{name}`.")
         for many, struct in inner:
-            yield from options(struct, f"{name}[]." if many else f"{name}.")
+            inside = "" if name.startswith("(") else name
+            yield from options(struct, f"{inside}[]." if many else f"{name}.")
 
 
 def descriptions(kind: type) -> dict[str, str]:

@@ -4,6 +4,7 @@
     check     tree -> typed code; every type error is found when a configuration is loaded
     fields    a schema -> what to decode, and the lines that take it apart
     build     steps -> one generated function per stage; `Code` is the seam that steps are written against
+    keyed     what steps keep of each key, and the moments that keys wait for
     progress  watermarks, idleness, and what waits for event time
     program   the generated functions with their state, as the house runs them
     runtime   what generated code calls
@@ -29,6 +30,7 @@ from pipelines.language import fields
 from pipelines.language.build import Clockwork, Code, Stage, State, assemble, first_stage
 from pipelines.language.cases import Test, cases
 from pipelines.language.check import BOOL, FLOAT, INT, STR, TIME, UNKNOWN, Scope, Type, Value, alike, few
+from pipelines.language.keyed import Deadlines, Keyed
 from pipelines.language.options import Expression, read
 from pipelines.language.parse import Path, Wrong, write_path
 from pipelines.language.program import Pipeline
@@ -44,7 +46,9 @@ __all__ = [
     "TIME",
     "UNKNOWN",
     "Code",
+    "Deadlines",
     "Expression",
+    "Keyed",
     "Reject",
     "Scope",
     "Stage",
@@ -79,7 +83,8 @@ class Definition(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """A pipeline as it is written.
 
     from: the stream it reads, or a list of them.
-    to: the stream that gets what leaves the last step, or a list of them.
+    to: the stream that gets what leaves the last step, or a list of them. It may be left out after a last step that
+        sends by itself: `route` or `alarm`.
     start: where it begins when it is new: `earliest`, `latest`, a time as `2026-05-01T00:00:00Z`, or `7d` ago.
     schema: the fields that expressions may use, each with its type: `{temp: float, unit: "str = 'C'"}`.
     time: how it tells the time; without it, by the arrival of each record.
@@ -120,14 +125,12 @@ def compile_pipeline(
     default_lateness = Duration(5) if time.event else Duration(0)
     lateness = default_lateness if time.lateness is None else time.lateness
     code = Code(name, it.max_keys, lateness.ns + (time.idle.ns if len(inputs) > 1 else 0), first_stage(schema))
-    code.mistakes, code.to = mistakes, outputs
+    code.mistakes, code.inputs = mistakes, inputs
     event = _event(code, time)
     keys, one = (it.key, False) if isinstance(it.key, list) else ([it.key], True)
     code.set_key(keys, one)
-    _write_steps(code, it.steps)
-    if not code.delivered:
-        code.at = ("to",)
-        code.deliver(code.json(code.everything()) if code.changed else "payload")
+    whole = _write_steps(code, it.steps)
+    _write_end(code, outputs, whole)
     texts = [stream for stream in inputs if decoders.get(stream, JSON).name != JSON.name]
     tests, wrong_tests = cases(it.tests, inputs, code.streams, texts)
     mistakes += wrong_tests
@@ -160,8 +163,11 @@ def _streams(names: str | list[str]) -> list[str]:
 def _wiring(name: str, inputs: Sequence[str], outputs: Sequence[str]) -> list[Mistake]:
     mistakes = []
     for option, streams in (("from", inputs), ("to", outputs)):
-        if not streams or "" in streams:
+        if "" in streams or (option == "from" and not streams):
             mistakes.append(Mistake((option,), f"`{option}` must name a stream, or a list of them"))
+    for stream in outputs:
+        if stream.startswith("_"):
+            mistakes.append(Mistake(("to",), f"`{stream}` is the house's own; choose another stream"))
     if DEAD_LETTERS in inputs:
         message = (
             f"a pipeline's own failures go to `{DEAD_LETTERS}`, so it cannot read that stream: they would come back"
@@ -264,8 +270,11 @@ def _event(code: Code, time: Time) -> str | None:
     return value.code
 
 
-def _write_steps(code: Code, steps: Sequence[Mapping[str, Any]]) -> None:
+def _write_steps(code: Code, steps: Sequence[Mapping[str, Any]]) -> bool:
+    """Have every step write its part. False: what the last one was meant to do is not known, for its mistakes."""
+    whole = True
     for i, step in enumerate(steps):
+        code.rest, whole = None, False
         if len(step) != 1:
             code.at = ()
             names = ", ".join(step) or "none"
@@ -273,9 +282,6 @@ def _write_steps(code: Code, steps: Sequence[Mapping[str, Any]]) -> None:
             continue
         ((kind, value),) = step.items()
         code.at = ("steps", i, kind)
-        if code.delivered:
-            code.mistake("nothing can follow `emit`; put this step before it")
-            return
         try:
             found = plugin.load("steps", kind)
         except plugin.UnknownPlugin as error:
@@ -285,10 +291,30 @@ def _write_steps(code: Code, steps: Sequence[Mapping[str, Any]]) -> None:
         except plugin.MissingExtra as error:
             code.mistake(str(error))
             continue
+        if code.ended or (code.shaped and not getattr(found.build, "only_says_where", False)):
+            code.mistake(code.ended or "nothing but `route` can follow `emit`; put this step before it")
+            return True
         options, mistakes = read(found.options, value, code.at)
         code.mistakes += mistakes
+        code.misread = bool(mistakes)
         if options is not None:
             found.build(options).write(code)
+            whole = True
+    return whole
+
+
+def _write_end(code: Code, outputs: Sequence[str], whole: bool) -> None:
+    """What becomes of a record that leaves the last step."""
+    code.at = ("to",)
+    if code.ended and outputs:
+        code.mistake(code.ended)
+    elif outputs:
+        code.deliver(outputs, code.key)
+    elif code.rest:
+        code.count(code.rest)
+    elif code.rest is None and whole and not code.ended:
+        hint = "it may be missing only after a last step `route` or `alarm`"
+        code.mistake(f"`to` must name a stream, or a list of them; {hint}")
     code.at = ()
 
 

@@ -64,7 +64,7 @@ class Code:
               `raise Reject('why')` makes it a dead letter. State is changed last, so that a failure changes nothing.
     State:    state() adds what is saved, timed() what also waits for event time; cache() declares a local that lives
               until time passes.
-    Leaving:  rows() starts the stage that takes what leaves a state; deliver() sends bytes on their way.
+    Leaving:  rows() starts the stage that takes what leaves a state; shape() says what is sent, deliver() sends it.
     """
 
     def __init__(self, name: str, max_keys: int, held_back: int, stage: Stage) -> None:
@@ -73,14 +73,17 @@ class Code:
         self.held_back = held_back  # ns of event time that an open window may wait for late records and slow inputs
         self.stages = [stage]
         self.at: Where = ()
+        self.misread = False  # some of the step's options are wrong, and are taken as their defaults
         self.mistakes: list[Mistake] = []
         self.namespace: dict[str, Any] = dict(NAMESPACE)
         self.states: list[State] = []
         self.waiting: list[Timed] = []
+        self.inputs: Sequence[str] = ()
         self.streams: list[str] = []  # outputs, in the order they were named
-        self.to: list[str] = []
-        self.delivered = False
+        self.ended = ""  # why no record is left for a step that follows
+        self.rest: str | None = None  # of what leaves the last step where there is no `to:`: see leave()
         self.changed = False  # a field was named: the payload as received no longer says everything
+        self.shaped = ""  # code of the bytes to send, where a step has said what they are
         self.handed: list[tuple[Any, int]] = []  # (state, stage that takes its rows)
         self._indent = 0
         self._names = 0
@@ -101,6 +104,11 @@ class Code:
     def time(self) -> str:
         """The record's event time, ns."""
         return self.stage.event
+
+    @property
+    def stamp(self) -> str:
+        """The time that is told of the record, ns: its event time, or a row's end."""
+        return self.stage.stamp
 
     @property
     def touch(self) -> str:
@@ -236,21 +244,50 @@ class Code:
             self.streams.append(name)
         return self.constant(name)
 
+    def outputs(self, to: str | Sequence[str], *where: str | int) -> list[str]:
+        """Name the output streams that stand at `where` in the step's options; gives those that can be."""
+        found: dict[str, None] = {}
+        named = [(to, where)] if isinstance(to, str) else [(name, (*where, i)) for i, name in enumerate(to)]
+        for name, place in named or [("", where)]:
+            if not name:
+                self.mistake("name a stream, or a list of them", *place)
+            elif name in self.inputs:
+                message = f"`{name}` is an input of this pipeline: it would feed itself; choose another stream"
+                self.mistake(message, *place)
+            elif name.startswith("_"):
+                self.mistake(f"`{name}` is the house's own; choose another stream", *place)
+            else:
+                self.stream(name)
+                found[name] = None
+        return list(found)
+
     def rows(self, state: Any, stage: Stage) -> None:
         """Start the stage that takes what leaves `state`: its `rows(out, records, *given)` is set to that loop."""
         self.stages.append(stage)
         self.handed.append((state, len(self.stages) - 1))
         self.changed = True
 
-    def deliver(self, payload: str) -> None:
-        """Send code's bytes to the streams under `to`. Nothing can follow."""
-        key = self.key
-        if len(self.to) > 1:
+    def shape(self, payload: str) -> None:
+        """From here on what is sent is these bytes. Only a step that says where to can follow."""
+        self.shaped = self.local()
+        self.write(f"{self.shaped} = {payload}")
+
+    def payload(self) -> str:
+        """Code of what is sent: as it was shaped, or the payload as it came, or every field once one was named."""
+        return self.shaped or (self.json(self.everything()) if self.changed else "payload")
+
+    def deliver(self, streams: Sequence[str], key: str) -> None:
+        """Send the record as it is now, with code's key. What else becomes of it is the step's to say."""
+        payload = self.payload()
+        if len(streams) > 1 and not payload.isidentifier():
             self.write(f"x = {payload}")
             payload = "x"
-        for name in self.to:
+        for name in streams:
             self.write(f"emit({self.stream(name)}, {self.stage.stamp}, {key}, {payload})")
-        self.delivered = True
+
+    def leave(self, counter: str = "") -> None:
+        """If this step is the last and there is no `to:`, a record that leaves it ends here, counted by that name."""
+        self.rest = counter
 
     def set_aside(self, stream: str) -> None:
         """Send the record to another stream as it came, or a row as it is."""

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar, get_args
+from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 import msgspec
 
@@ -61,6 +61,9 @@ def read(kind: type[S], value: object, where: Where) -> tuple[S | None, list[Mis
 
 
 def _convert(kind: Any, value: object, where: Where) -> tuple[Any, list[Mistake]]:
+    if isinstance(value, list) and (struct := _listed(kind)) is not None:
+        items = [read(struct, item, (*where, i)) for i, item in enumerate(value)]
+        return [item for item, _ in items], [mistake for _, mistakes in items for mistake in mistakes]
     try:
         return msgspec.convert(value, kind, dec_hook=_hook), []
     except msgspec.ValidationError as error:
@@ -76,6 +79,13 @@ def _convert(kind: Any, value: object, where: Where) -> tuple[Any, list[Mistake]
             return None, [Mistake(where, f"{str(value)!r} is none of its values; choose from {choices}")]
         example = _example(kind) if text.startswith("Expected") else ""
         return None, [Mistake(where, _plain(text) + (f"; write `{example}`" if example else ""))]
+
+
+def _listed(kind: Any) -> type[msgspec.Struct] | None:
+    """The struct that a list's items are: each is read by itself, so that all its mistakes are found."""
+    listed = get_args(kind)[0] if get_origin(kind) is Annotated else kind
+    item = get_args(listed)[0] if get_origin(listed) is list else None
+    return item if isinstance(item, type) and issubclass(item, msgspec.Struct) else None
 
 
 def _hook(kind: type, value: object) -> object:
@@ -140,4 +150,7 @@ def _plain(text: str) -> str:
         return f"this must be {_LIMITS[match[1]]} {match[2]}"
     if re.fullmatch(r"Expected `.*` of length >= 1", text):
         return "this must not be empty"
+    if match := re.fullmatch(r"Expected `(.*)` of length ([<>]=?) (.*)", text):
+        what = "characters" if match[1] == "str" else "entries"
+        return f"this must have {_LIMITS[match[2]]} {match[3]} {what}"
     return text

@@ -7,6 +7,7 @@ from shaping import NOON, Event, Out, S, batches, mistakes, program, run
 
 import pipelines
 from gateway import plugin
+from gateway.metrics import SERIES
 from gateway.plugin import load, names
 
 SCHEMA = {"v": "float", "ts": "time"}
@@ -15,6 +16,18 @@ EXAMPLES = {
     "filter": "v > 1",
     "window": {"tumbling": "10s", "agg": {"n": "count()", "p": "p95(v)"}, "late": "side"},
     "emit": {"v": "v", "at": "ts"},
+    "deadband": {"field": "v", "delta": 3, "heartbeat": "20s"},
+    "throttle": {"every": "5s", "n": 2},
+    "dedupe": {"by": ["v", "topic_part(0)"], "within": "6s"},
+    "alarm": {
+        "name": "high",
+        "raise_when": "v > 4",
+        "clear_when": "v < 2",
+        "hold": "2s",
+        "to": "alarms",
+        "with": ["v"],
+    },
+    "route": [{"when": "v > 4", "to": ["high", "all"]}, {"when": "v > 1", "to": "all"}],
 }
 EVENTS = [
     Event(f"k{i % 3}", b"junk" if i % 11 == 5 else f'{{"v":{i % 7},"ts":{NOON // S + i}}}'.encode(), NOON + i * S)
@@ -182,9 +195,27 @@ def test_a_step_gives_the_same_bytes_from_any_batches_and_across_a_restart(name)
 
 @pytest.mark.parametrize("name", sorted(EXAMPLES))
 def test_a_step_says_where_its_options_are_wrong(name):
-    wrong = {"filter": "v +", "window": {**EXAMPLES["window"], "tumblin": "10s"}}.get(name, {"x": "v +"})
+    wrong = {
+        "filter": "v +",
+        "set": {"x": "v +"},
+        "emit": {"x": "v +"},
+        "route": [{**EXAMPLES["route"][0], "wen": "v > 1"}],
+    }.get(name, {**EXAMPLES[name], "wrong": "10s"} if isinstance(EXAMPLES[name], dict) else None)
     (found,) = mistakes([{name: wrong}], schema=SCHEMA)
     assert found.path[:3] == ("steps", 0, name)
+
+
+@pytest.mark.parametrize("name", sorted(EXAMPLES))
+def test_what_a_step_counts_is_a_series_of_its_own(name):
+    assert {
+        f"pipeline_{counter}" for counter in program([{name: EXAMPLES[name]}], schema=SCHEMA).stats()
+    } <= SERIES.keys()
+
+
+@pytest.mark.parametrize("name", sorted(EXAMPLES.keys() - {"window"}))
+def test_a_step_works_on_the_rows_of_a_window_too(name):
+    window = {"window": {"tumbling": "2s", "agg": {"v": "max(v)", "ts": "last(ts)"}}}
+    same_bytes(lambda: program([window, {name: EXAMPLES[name]}], schema=SCHEMA, time={"event": "ts", "lateness": "1s"}))
 
 
 def test_the_step_in_the_manual_works(site):

@@ -2,6 +2,7 @@
 
 import math
 import random
+from datetime import datetime
 
 import msgspec
 import pytest
@@ -43,8 +44,8 @@ def windowed(**more):
 class Twins:
     """Two programs of one definition, compiled once. Each is emptied by restoring the state it was born with."""
 
-    def __init__(self, **more):
-        self.pair = windowed(**more), windowed(**more)
+    def __init__(self, make=windowed, **more):
+        self.pair = make(**more), make(**more)
         self.empty = self.pair[0].snapshot()
 
     def other(self, made=None):
@@ -193,11 +194,17 @@ class Plain:
         self.heard[event.stream] = max(self.heard[event.stream], event.time)
         self.idle[event.stream] = False
         self.event_time_passes()
+        self.see(event.key, moment, reading["v"])
+
+    def waits(self):
+        return bool(self.open)
+
+    def see(self, key, moment, v):
         start = moment - moment % self.width
         if start + self.width <= self.mark:
             self.late += 1
         else:
-            self.open.setdefault(start, {}).setdefault(event.key, []).append(reading["v"])
+            self.open.setdefault(start, {}).setdefault(key, []).append(v)
 
 
 @settings(max_examples=200, deadline=None)
@@ -213,7 +220,7 @@ def test_windows_are_what_the_rules_say(items):
     for item in items:
         if isinstance(item, Tick):
             made.tick(item, out)
-            if plain.open:
+            if plain.waits():
                 plain.time_passes(item)
         else:
             plain.record(item)
@@ -230,6 +237,166 @@ def test_windows_are_what_the_rules_say(items):
         assert math.isclose(row["sd"], math.sqrt(spread / (len(values) - 1)) if len(values) > 1 else 0, abs_tol=1e-6)
         assert (row["hi"], row["l"]) == (max(values), values[-1])
         assert row["p95"] == sorted(values)[math.ceil(0.95 * len(values)) - 1]
+
+
+ALARM = {
+    "name": "warm",
+    "raise_when": "v > 4",
+    "clear_when": "v < 2",
+    "hold": "12s",
+    "remind": "40s",
+    "with": ["v"],
+    "to": ["alarms", "all"],
+}
+
+
+def remembering(**more):
+    """One pipeline with every step that keeps something, before a window and on its rows."""
+    rows = {
+        **ALARM,
+        "name": "rows",
+        "raise_when": "n > 1",
+        "clear_when": "n == 1",
+        "hold": "15s",
+        "with": ["n", "start"],
+    }
+    return program(
+        [
+            {"alarm": ALARM},
+            {"dedupe": {"by": ["v", "ts"], "within": "20s"}},
+            {"deadband": {"field": "v", "percent": 30, "heartbeat": "30s"}},
+            {"throttle": {"every": "3s", "n": 2}},
+            {"route": [{"when": "v > 12", "to": "high"}]},
+            {"window": {"tumbling": "10s", "agg": {"n": "count()", "hi": "max(v)"}}},
+            {"alarm": rows},
+            {"deadband": {"field": "hi", "delta": 1}},
+            {"throttle": {"every": "20s"}},
+            {"dedupe": {"by": "n", "within": "1m"}},
+            {"emit": {"n": "n"}},
+            {"route": [{"when": "n > 2", "to": "busy"}]},
+        ],
+        **{"from": ["a", "b"]}
+        | {"schema": {"ts": "time", "v": "float"}, "time": {"event": "ts", "lateness": "2s", "idle": "20s"}}
+        | more,
+    )
+
+
+REMEMBERING = (
+    Twins(remembering),
+    Twins(remembering, max_keys=2),
+    Twins(remembering, time={"lateness": "2s"}),
+    Twins(remembering, time={}, **{"from": "a"}),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(items=histories(), data=st.data())
+def test_neither_batches_nor_restarts_change_what_steps_remember(items, data):
+    positions = st.sets(st.integers(0, len(items)), max_size=len(items))
+    for twins in REMEMBERING:
+        mine = [item for item in items if isinstance(item, Tick) or item.stream in twins.pair[0].inputs]
+        whole = feed(twins, mine, (), ())
+        each = feed(twins, mine, range(len(mine)), ())
+        some = feed(twins, mine, data.draw(positions), data.draw(positions))
+        always = feed(twins, mine, range(len(mine)), range(len(mine)))
+        assert whole == each == some == always
+
+
+class PlainAlarm(Plain):
+    """The rules of pipelines/alarm.py in the plainest words; how time passes is told above."""
+
+    HOLD, REMIND = 12 * S, 40 * S
+
+    def __init__(self, inputs, lateness, patience):
+        super().__init__(inputs, 1, lateness, patience)
+        self.keys, self.told = {}, []
+
+    def waits(self):
+        return any(one["due"] for one in self.keys.values())
+
+    def close(self, until):
+        last = 0
+        for last, key in sorted((one["due"], key) for key, one in self.keys.items() if one["due"]):
+            if last > until:
+                break
+            self.lasted(key)
+        return max([due for due in [last] if due <= until], default=0)
+
+    def lasted(self, key):
+        one = self.keys[key]
+        one.update(due=0, told=one["since"] + self.HOLD)
+        self.told.append(("raised", one["told"], key, one["since"], one["v"]))
+
+    def see(self, key, moment, v):
+        one = self.keys.setdefault(key, {"newest": moment, "since": None, "told": None, "due": 0, "v": None})
+        if moment < one["newest"]:
+            return
+        one["newest"] = moment
+        if one["due"] and moment > one["since"] + self.HOLD:
+            self.lasted(key)  # whatever this record says
+        holds = v > 4 if one["told"] is None else v >= 2
+        if holds and one["since"] is None:
+            one.update(since=moment, due=max(moment, self.mark) + self.HOLD + 1, v=v)
+        elif holds and one["told"] is None:
+            one["v"] = v
+            if moment == one["since"] + self.HOLD:
+                self.lasted(key)
+        elif holds and moment >= one["told"] + self.REMIND:
+            one["told"] = moment
+            self.told.append(("reminder", moment, key, one["since"], v))
+        elif not holds and one["since"] is not None:
+            if one["told"] is not None:
+                self.told.append(("cleared", moment, key, one["since"], v))
+            one.update(since=None, told=None, due=0)
+
+
+@settings(max_examples=300, deadline=None)
+@given(items=histories())
+def test_alarms_are_what_the_rules_say(items):
+    made = program(
+        [{"alarm": {**ALARM, "to": "alarms"}}],
+        **{"from": ["a", "b"]},
+        schema={"ts": "time", "v": "float"},
+        time={"event": "ts", "lateness": "2s", "idle": "20s"},
+    )
+    out, plain, offsets = Out(), PlainAlarm("ab", 2 * S, 20 * S), {}
+    for item in items:
+        if isinstance(item, Tick):
+            made.tick(item, out)
+            if plain.waits():
+                plain.time_passes(item)
+        else:
+            plain.record(item)
+            for batch in offset_batches([item], offsets):
+                made.run(batch, out)
+    found = []
+    for stream, time, key, value in out.emitted:
+        if stream == "alarms":
+            told = msgspec.json.decode(value)
+            since = int(datetime.fromisoformat(told["since"]).timestamp()) * S
+            found.append(("reminder" if "reminder" in told else told["state"], time, key, since, told["v"]))
+    assert found == plain.told
+    assert made.stats()["alarms"] == sum(state == "raised" for state, *_ in plain.told)
+    assert made.stats()["raised"] == sum(one["told"] is not None for one in plain.keys.values())
+
+
+@settings(max_examples=150, deadline=None)
+@given(items=histories(), lateness=st.sampled_from([0, 3, 12, 60]))
+def test_how_long_an_alarm_waits_for_late_records_changes_when_it_is_told_and_nothing_else(items, lateness):
+    """One key in order and no silence: by the watermark or by the record that shows it, the alarms are the same."""
+    seconds = sorted({(item.time - NOON) // S for item in items if isinstance(item, Event)})
+    events = [Event("k", b'{"ts":%d,"v":%d}' % (NOON // S + s, 3 * (s % 7 % 3)), NOON + s * S, "a") for s in seconds]
+    told = []
+    for patience in (0, lateness):
+        time = {"event": "ts", "lateness": f"{patience}s", "idle": "1d"}
+        made = program(
+            [{"alarm": {**ALARM, "to": "alarms"}}], **{"from": "a"}, schema={"ts": "time", "v": "int"}, time=time
+        )
+        out = Out()
+        for batch in offset_batches(events, {}):
+            made.run(batch, out)
+        told.append([emitted for emitted in out.emitted if emitted[0] == "alarms"])
+    assert told[0] == told[1]
 
 
 def twenty_thousand():

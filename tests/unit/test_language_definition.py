@@ -41,7 +41,6 @@ def test_all_mistakes_of_a_definition_come_in_one_run():
     assert told(found) == [
         (("too",), 0, "unknown option; did you mean `to`?"),
         (("max_keys",), 0, "this must be at least 1"),
-        (("to",), 0, "`to` must name a stream, or a list of them"),
         (("start",), 0, "write earliest, latest, a time as 2026-11-23T10:00:00Z, or how far back, as 7d"),
         (("schema", "v"), 0, "there is no type `flot`; there are int, float, str, bool, time; did you mean `float`?"),
         (("time", "latenes"), 0, "unknown option; did you mean `lateness`?"),
@@ -57,7 +56,8 @@ def test_all_mistakes_of_a_definition_come_in_one_run():
         (("steps", 4, "window", "tumbling"), 0, "'10' is no duration; write a number and a unit: 250ms, 10s, 5m, 2h, 7d"),
         (("steps", 4, "window", "late"), 0, "'keep' is none of its values; choose from drop, side, error"),
         (("steps", 5, "emit", "x"), 0, "no field `q` in the schema, which declares ts, v, u, c, d; declare it in `schema:`"),
-        (("steps", 6, "filter"), 0, "nothing can follow `emit`; put this step before it"),
+        (("steps", 6, "filter"), 0, "nothing but `route` can follow `emit`; put this step before it"),
+        (("to",), 0, "`to` must name a stream, or a list of them; it may be missing only after a last step `route` or `alarm`"),
     ]  # fmt: skip
 
 
