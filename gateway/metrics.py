@@ -56,6 +56,7 @@ SERIES: dict[str, Series] = {
     "gap_records_total": Series("counter", "Records that were gone before everyone who reads them had them, by cause."),
     "pipeline_dead": Series("gauge", "Records of a pipeline that became dead letters since the start."),
     "pipeline_filtered": Series("gauge", "Records that a pipeline's filters let go since the start."),
+    "pipeline_no_record": Series("gauge", "Payloads that are no readings by themselves, as comments, since the start."),
     "pipeline_late": Series("gauge", "Records that came after their window had closed, since the start."),
     "pipeline_evicted": Series(
         "gauge", "Keys whose state was given up for want of room (max_keys), since the start; a window's row is sent."
@@ -79,6 +80,7 @@ SERIES: dict[str, Series] = {
 }
 
 _OWN_COUNTER = re.compile(r"[a-z][a-z0-9_]*_total").fullmatch
+_OF_A_STEP = re.compile(r"pipeline_[a-z][a-z0-9_]*").fullmatch  # what a step counts, under a name of its own
 
 
 class Histogram:
@@ -222,4 +224,6 @@ def _kind(name: str) -> Kind:
         return SERIES[name].kind
     if _OWN_COUNTER(name):
         return "counter"
+    if _OF_A_STEP(name):
+        return "gauge"
     raise ValueError(f"{name!r} is not known; a plugin's own counter is a word that ends in _total")

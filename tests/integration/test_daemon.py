@@ -139,3 +139,21 @@ def test_a_refused_login_is_shown_with_the_brokers_reason_and_tried_again(tmp_pa
             assert "driver:plant waits" in gateway.output.read_text()
     finally:
         broker.stop()
+
+
+def test_payloads_are_decoded_as_the_driver_says_and_a_comment_is_counted(tmp_path, near):
+    config = CONFIG.replace(
+        "stream: readings}}", "stream: readings, decode: {{csv: {{columns: [ts, v], delimiter: ';', skip: ['#']}}}}}}"
+    )
+    with GatewayProcess(tmp_path, config, near=near.port, far=free_port()) as gateway:
+        wait_for(lambda: gateway.get("/readyz")[0] == 200)
+        publish(
+            near.port, [("plant/a", b"# ts;v"), ("plant/a", b"1;2.5\r\n"), ("plant/b", b"ts;v"), ("plant/b", b"1;2;3")]
+        )
+        records = []
+        while not records:
+            records = gateway.json("/api/v1/streams/positive/records")["records"]
+        assert [(record["k"], record["v"]) for record in records] == [("plant/a", {"v": 2.5})]
+        wait_for(lambda: gateway.metric("tidegate_pipeline_no_record") == 2)
+        (pipeline,) = gateway.json("/api/v1/status")["pipelines"]
+        assert (pipeline["dead"], pipeline["no_record"]) == (1, 2)

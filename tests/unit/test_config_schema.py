@@ -137,6 +137,24 @@ def test_the_example_of_a_plugin_loads_and_fits_the_schema(family, name, tmp_pat
     assert faults(config, whole, whole) == []
 
 
+@pytest.mark.parametrize("name", decode.names())
+def test_a_decoder_and_its_example_load_and_fit_the_schema(name, tmp_path, whole):
+    entry = reference.entry("decoders", name)
+    assert entry.summary
+    assert [option.name for option in entry.options if not option.text] == []
+    said = yaml.safe_load(entry.example)["decode"] if entry.example else name
+    config = {"gateway": {"id": "g"}, "streams": {"s": {"decode": said}}}
+    path = tmp_path / "c.yaml"
+    path.write_text(yaml.safe_dump(config))
+    assert load(path).streams["s"].decode.name == name
+    assert faults(config, whole, whole) == []
+    config["streams"]["s"] = {"decode": {name: {"strange": 1}}}
+    assert faults(config, whole, whole)
+    config["streams"]["s"] = {"decode": name}
+    alone = not decode.needed(plugin.load("decoders", name).options)
+    assert (faults(config, whole, whole) == []) is alone
+
+
 def test_docs_config_md_is_fresh():
     """If not: `tidegate plugins --markdown > docs/config.md`."""
     assert (ROOT / "docs" / "config.md").read_text() == markdown()

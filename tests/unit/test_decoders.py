@@ -1,12 +1,15 @@
 """csv, regex, influx and struct: what payloads come to, and what is refused."""
 
 import builtins
+import re
 import struct
+from pathlib import Path
 
 import pytest
+import yaml
 from shaping import Event, mistakes, program, run
 
-from gateway.decode import decoding
+from gateway.decode import decoding, explorer, names
 from gateway.plugin import Mistake
 
 
@@ -241,6 +244,28 @@ def test_a_part_of_a_layout_says_what_is_wrong_with_it(part, message):
     with pytest.raises(Mistake) as caught:
         decoding({"struct": {"order": "big", "layout": [part]}})
     assert str(caught.value) == message
+
+
+def manual():
+    """The rows of the manual's table of decoders: what `decode:` says, a payload, and the fields it has."""
+    text = (Path(__file__).parents[2] / "docs" / "language.md").read_text().split("## Payloads that are not JSON")[1]
+    rows = re.findall(r"^\| `(.+?)` \| `(.+?)`(?:, as bytes)? \| (.+?) \|$", text.split("\n## ")[0], re.MULTILINE)
+    return [(yaml.safe_load(said), payload, re.findall(r"`([\w.]+)", fields)) for said, payload, fields in rows]
+
+
+@pytest.mark.parametrize(("said", "payload", "fields"), manual(), ids=str)
+def test_the_manual_says_what_payloads_come_to(said, payload, fields):
+    raw = bytes.fromhex(payload) if "struct" in said else payload.encode()
+    found = explorer(decoding(said))(raw)
+    flat = {f"{name}.{inner}" for name, one in found.items() if isinstance(one, dict) for inner in one}
+    assert flat | {name for name, one in found.items() if not isinstance(one, dict)} == set(fields)
+    t = found.get("t", found.get("v", found.get("fields", {}).get("t")))
+    assert t in (21.5, "ON")
+
+
+def test_the_manual_tells_of_every_decoder_but_json():
+    told = {said if isinstance(said, str) else next(iter(said)) for said, _, _ in manual()}
+    assert told == set(names()) - {"json"}
 
 
 def test_a_field_that_the_decoder_cannot_carry_is_refused_at_load():

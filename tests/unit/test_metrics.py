@@ -106,3 +106,11 @@ def test_numbers_become_records_with_a_key_each_in_one_order_and_bounded(monkeyp
     monkeypatch.setattr("gateway.metrics.MOST_SERIES", 2)
     assert len(counted.records()[0]) == 2
     assert counted.value("metrics_left_out_total") == 3
+
+
+def test_what_a_step_counts_under_a_name_of_its_own_is_a_gauge():
+    metrics = Metrics()
+    metrics.set("pipeline_swallowed", 3, pipeline="p")
+    text = metrics.exposition().decode()
+    assert "# TYPE tidegate_pipeline_swallowed gauge" in text
+    assert 'tidegate_pipeline_swallowed{pipeline="p"} 3' in text
