@@ -32,7 +32,7 @@ MOST_SHAPES = 100  # keys whose payloads are looked at each for itself
 SAMPLES = 5  # of payloads that do not decode, and of bad frames
 MOST_REASONS = 50
 TRIED = 500  # payloads that other decoders are tried on
-OTHERS = ("json", "number", "influx", "keyvalue")  # decoders that need no options, the most telling first
+OTHERS = ("json", "number", "influx", "keyvalue", "text")  # decoders that need no options, the most telling first
 SHOWN = 256  # bytes of a sample
 OTHER_KEYS = "…"  # stands for all keys that are not told apart
 NO_PAYLOAD = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, Malformed)  # what a decoder may raise
@@ -196,6 +196,8 @@ class Findings:
         if self._tried < TRIED and len(seen.value) <= LARGEST:
             self._tried += 1
             for name, explore in self._others.items():
+                if name == "text" and seen.value[:1] in b"{[<":
+                    continue  # it was meant to be something else
                 try:
                     explore(seen.value)
                 except (NoRecord, *NO_PAYLOAD):
@@ -323,4 +325,4 @@ def local_zone() -> str:
         ZoneInfo(name)
     except (ValueError, OSError, LookupError):
         return "UTC"
-    return name
+    return name.removeprefix("Etc/") if name == "Etc/UTC" else name

@@ -12,22 +12,25 @@ from gateway.cli._config import config_option
 from gateway.cli._layout import (
     Block,
     Cell,
+    Grid,
     Line,
     Table,
     console,
     duration,
+    line,
+    plain,
     plural,
     rate,
-    rendered,
     safe,
     short_time,
-    show,
     size,
 )
 from gateway.cli._names import complete_driver
 
 if TYPE_CHECKING:
     import asyncio
+
+    from rich.console import RenderableType
 
     from gateway.config.model import DriverEntry
     from gateway.plugin import Decoding
@@ -75,7 +78,10 @@ def command(
     if as_json:
         _echo_json({"summary": summary(findings)})
     elif findings.count:
-        show(told(findings))
+        if sys.stdout.isatty():
+            console().print(drawn(told(findings)))
+        else:
+            click.echo(plain(told(findings)))
         for text in proposals(findings):
             click.echo(f"\n{text}", nl=False)
     if not findings.count:
@@ -207,7 +213,7 @@ async def _with_view(listening: Any, listener: "Listener") -> None:
         work = asyncio.ensure_future(listening)
         while not work.done():
             await asyncio.wait({work}, timeout=REFRESH_S)
-            screen.update(rendered(view(listener, screen.console.size.height)), refresh=True)
+            screen.update(drawn(view(listener, screen.console.size.height)), refresh=True)
         await work
 
 
@@ -328,6 +334,13 @@ def told(findings: "Findings") -> list[Block]:
     return [*blocks, *_trouble(findings)]
 
 
+def drawn(blocks: Sequence[Block]) -> "RenderableType":
+    """Blocks for a terminal, every row on a line."""
+    from rich.console import Group
+
+    return Group(*[Grid(block, one_line=True) if isinstance(block, Table) else line(block) for block in blocks])
+
+
 def _sentence(findings: "Findings") -> str:
     if not findings.count:
         return "nothing yet"
@@ -354,7 +367,7 @@ def _table(tallies: "Sequence[Tally]", now: float | None, several: bool) -> Tabl
     head = ["KEY", *(["STREAM"] if several else []), "RECORDS", "PACE", "SIZE", "BAD?", "AGO?", "NEWEST"]
     rows = []
     for tally in tallies:
-        ago = duration(max(now - tally.last, 0)) if now is not None and tally.news else ""
+        ago = duration(round(now - tally.last)) if now is not None and tally.news and now - tally.last >= 1 else ""
         newest = escaped(tally.newest.value)
         newest = newest if len(newest) <= LONGEST else f"{newest[:LONGEST]}…"
         rows.append(
@@ -385,7 +398,8 @@ def _trouble(findings: "Findings") -> list[Line]:
         shown = f", as {_short(sample.value)} of {sample.key}" if sample else ""
         lines.append(Line(f"{plural(n, 'payload')} cannot be read: {reason}{shown}", "trouble"))
     if (better := findings.better_decoder) is not None:
-        lines.append(Line(f"they can be read with `decode: {better}`", "attention"))
+        apart = ", in a stream of their own" if findings.undecoded + findings.no_records < findings.count else ""
+        lines.append(Line(f"they can be read with `decode: {better}`{apart}", "attention"))
     if findings.no_records:
         lines.append(Line(f"{plural(findings.no_records, 'payload')} are no readings, as comments are", "quiet"))
     if findings.bad_frames:
@@ -416,7 +430,7 @@ def proposals(findings: "Findings") -> list[str]:
 def _proposal(kind: "Kind", several: bool) -> str:
     proposal = kind.shape.propose()
     whose = f"of {safe(kind.pattern)}" if several else "that could be read"
-    lines = [f"# fits all {plural(kind.shape.payloads, 'payload')} {whose}"]
+    lines = [f"# fits {'all ' if kind.shape.payloads > 1 else 'the '}{plural(kind.shape.payloads, 'payload')} {whose}"]
     lines += [f"# {safe(note)}" for note in proposal.notes]
     return "\n".join([*lines, f"from: {kind.stream}", proposal.yaml()])
 

@@ -43,7 +43,7 @@ _WORDS = {
     "object": "an object",
     "list": "a list",
 }
-_PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
+_PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_./]*")
 _NOT_PLAIN = {"y", "n", "yes", "no", "on", "off", "true", "false", "null"}  # what some YAML reads as no text
 
 
@@ -265,7 +265,8 @@ class _Field:
     def comment(self, kind: str, unit: str) -> str:
         """What was seen of it."""
         if kind.startswith("time"):
-            return {"text": "ISO-8601", "s": "seconds since 1970"}.get(unit, f"{unit} since 1970")
+            text = "ISO-8601 without a zone" if self.naive else "ISO-8601"
+            return {"text": text, "s": "seconds since 1970"}.get(unit, f"{unit} since 1970")
         if kind in {"int", "float"}:
             return f"{self.low:.6g}" if self.low == self.high else f"{self.low:.6g} to {self.high:.6g}"
         if kind == "str":

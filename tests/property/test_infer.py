@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from shaping import NOON, Event, Out, batches
 
+from gateway import decode
 from pipelines.language import compile_pipeline
 from pipelines.language.infer import Inference, reach
 from pipelines.language.parse import parse_path
@@ -101,3 +102,39 @@ def test_merging_knows_as_much_as_adding(one, other):
     proposal, whole = merged.propose(), inferred(one + other).propose()
     assert letters(proposal, one + other) == []
     assert proposal.schema == whole.schema
+
+
+TEXT = st.sampled_from(["1", "2.5", "-3", "007", "1e400", "C", "nan", "true", "", "2025-11-23T12:00:00Z", "x" * 70])
+BINARY = {
+    "struct": {"order": "big", "layout": [{"name": "a", "type": "u8"}, {"name": "b", "type": "text", "length": 2}]}
+}
+WRITTEN = {
+    "keyvalue": ("keyvalue", lambda row: " ".join(f'{n}="{v}"' for n, v in zip("abc", row))),
+    "csv": ({"csv": {"columns": ["a", "b", "c"]}}, ",".join),
+    "influx": (
+        "influx",
+        lambda row: f'w,tag={row[0] or "x"} a={"2i" if len(row[1]) % 2 else "2.5"},b="{row[2]}" 1763899200000000000',
+    ),
+    "struct": (BINARY, lambda row: chr(len(row[0])) + row[1][:2].ljust(2)),
+    "text": ("text", lambda row: row[0]),
+}
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(sorted(WRITTEN)), st.lists(st.tuples(TEXT, TEXT, TEXT), min_size=1, max_size=6))
+def test_what_other_decoders_read_decodes_with_what_is_proposed(name, rows):
+    said, write = WRITTEN[name]
+    kind = decode.decoding(said)
+    explore = decode.explorer(kind)
+    found = [write(row).encode() for row in rows]
+    made = Inference("Europe/Berlin")
+    for payload in found:
+        made.add(explore(payload), NOON)
+    said = yaml.safe_load(made.propose().yaml())
+    definition = {"from": "in", "to": "out", "steps": [{"emit": used(said["schema"] or {})}], **said}
+    program = compile_pipeline("p", definition, {"in": kind})
+    assert not isinstance(program, list), [(mistake.path, str(mistake)) for mistake in program]
+    out = Out()
+    for batch in batches([Event("k", payload) for payload in found], 100):
+        program.run(batch, out)
+    assert out.letters() == []

@@ -1,0 +1,122 @@
+"""What sniffing keeps of what it hears: enough for a summary, never more than its bounds."""
+
+import json
+
+import pytest
+
+from gateway.decode import JSON, decoding
+from gateway.sniff import MOST_KEYS, MOST_REASONS, SAMPLES, Findings, Kind, Seen
+
+NOW = 1_790_000_000_000_000_000
+
+
+def seen(key, value, *, stream="s", retained=False):
+    return Seen(stream, NOW, key, value, retained, None, "")
+
+
+@pytest.fixture
+def findings():
+    return Findings({"s": JSON}, "UTC")
+
+
+def test_the_pace_of_a_key_leaves_out_what_the_broker_kept(findings):
+    findings.take(seen("a", b'{"v":1}', retained=True), 0.0)
+    for at in (5.0, 7.0, 9.0):
+        findings.take(seen("a", b'{"v":1}'), at)
+    (tally,) = findings.tallies.values()
+    assert (tally.count, tally.news, tally.per_s) == (4, 3, 0.5)
+
+
+def test_keys_reasons_and_fields_without_end_are_bounded_and_all_records_are_counted(findings):
+    for n in range(3 * MOST_KEYS):
+        findings.take(seen(f"k{n}", json.dumps({f"f{n}": n}).encode()), 0.0)
+        findings.take(seen(f"k{n}", b'{"x":' + b" " * n), 0.0)
+    assert findings.count == 6 * MOST_KEYS
+    assert len(findings.tallies) == MOST_KEYS + 1
+    assert sum(tally.count for tally in findings.tallies.values()) == findings.count
+    assert findings.crowded
+    assert findings.undecoded == 3 * MOST_KEYS
+    assert len(findings.reasons) <= MOST_REASONS
+    assert len(findings.samples) == SAMPLES
+    assert sum(kind.shape.payloads for kind in findings.kinds()) >= 3 * MOST_KEYS
+
+
+def test_payloads_that_differ_are_kinds_of_their_own_under_the_pattern_of_their_keys(findings):
+    for n in range(4):
+        findings.take(seen(f"site/{n}/climate", b'{"t":1.5,"rh":4}'), 0.0)
+        findings.take(seen(f"site/{n}/door", b'{"open":true}'), 0.0)
+    found = {kind.pattern: kind.shape.propose().schema for kind in findings.kinds()}
+    assert found == {"site/+/climate": {"t": "float", "rh": "int"}, "site/+/door": {"open": "bool"}}
+
+
+@pytest.mark.parametrize(
+    ("keys", "pattern"),
+    [
+        (["a/b"], "a/b"),
+        (["a/1/x", "a/2/x"], "a/+/x"),
+        (["a/1", "a/1/x"], "a/1/#"),
+        (["a", "b"], "+"),
+        (["", "a"], "+"),
+        (["…", "a/b"], "+/#"),
+    ],
+)
+def test_a_pattern_stands_for_all_its_keys(keys, pattern):
+    assert Kind("s", keys, None).pattern == pattern
+
+
+@pytest.mark.parametrize(
+    ("value", "better"),
+    [
+        (b"21.5", "number"),
+        (b"t=1 unit=C", "keyvalue"),
+        (b"weather,site=roof temp=21.5 1763899200000000000", "influx"),
+        (b"ON", "text"),
+        (b'{"v":1', None),
+        (b"\xff\xfe", None),
+    ],
+)
+def test_a_decoder_that_would_do_is_found(findings, value, better):
+    for _ in range(10):
+        assert findings.take(seen("k", value), 0.0).fields is None
+    assert findings.better_decoder == better
+
+
+@pytest.mark.parametrize(
+    ("said", "payload", "fields"),
+    [
+        ("number", b"21.5", {"v": 21.5}),
+        ("text", b" ON ", {"v": "ON"}),
+        ("keyvalue", b"t=21.5 unit=C", {"t": 21.5, "unit": "C"}),
+        (
+            {"csv": {"columns": ["ts", "", "v", "unit"], "delimiter": ";", "decimal": ","}},
+            b"1;x;2,5;",
+            {"ts": 1, "v": 2.5},
+        ),
+        ({"regex": {"pattern": r"T=(?P<t>[\d.]+)(?P<unit>[CF])?"}}, b"T=21.5", {"t": 21.5}),
+        (
+            {"struct": {"order": "big", "layout": [{"name": "t", "type": "i16", "scale": 0.1}]}},
+            b"\x00\xd7",
+            {"t": 21.5},
+        ),
+        (
+            "influx",
+            b'w,site=a t=1.5,n=3i,s="x" 1763899200000000000',
+            {
+                "measurement": "w",
+                "tags": {"site": "a"},
+                "fields": {"t": 1.5, "n": 3, "s": "x"},
+                "timestamp": 1_763_899_200_000_000_000,
+            },
+        ),
+    ],
+    ids=str,
+)
+def test_every_decoder_can_be_explored_without_a_schema(said, payload, fields):
+    findings = Findings({"s": decoding(said)}, "UTC")
+    assert findings.take(seen("k", payload), 0.0).fields == fields
+
+
+def test_comments_are_no_readings_and_no_failures(findings):
+    findings = Findings({"s": decoding("influx")}, "UTC")
+    assert findings.take(seen("k", b"# hello"), 0.0).problem.startswith("no reading")
+    assert (findings.undecoded, findings.no_records) == (0, 1)
