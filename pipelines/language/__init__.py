@@ -167,7 +167,7 @@ def _wiring(name: str, inputs: Sequence[str], outputs: Sequence[str]) -> list[Mi
             mistakes.append(Mistake((option,), f"`{option}` must name a stream, or a list of them"))
     for stream in outputs:
         if stream.startswith("_"):
-            mistakes.append(Mistake(("to",), f"`{stream}` is the house's own; choose another stream"))
+            mistakes.append(Mistake(("to",), f"{stream} is the house's own; choose another name"))
     if DEAD_LETTERS in inputs:
         message = (
             f"a pipeline's own failures go to `{DEAD_LETTERS}`, so it cannot read that stream: they would come back"

@@ -255,7 +255,7 @@ class Code:
                 message = f"`{name}` is an input of this pipeline: it would feed itself; choose another stream"
                 self.mistake(message, *place)
             elif name.startswith("_"):
-                self.mistake(f"`{name}` is the house's own; choose another stream", *place)
+                self.mistake(f"{name} is the house's own; choose another name", *place)
             else:
                 self.stream(name)
                 found[name] = None

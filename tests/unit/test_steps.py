@@ -434,7 +434,7 @@ def test_every_mistake_of_every_case_is_found():
         ([{"emit": {"v": "v"}}, {"alarm": HOT}], "out", ("steps", 1, "alarm"), "nothing but `route` can follow `emit`"),
         ([{"rute": [{"to": "x"}]}], [], ("steps", 0, "rute"), "did you mean `route`?"),
         ([{"route": [{"when": "v > 1"}]}], [], ("steps", 0, "route", 0), "`to` is missing"),
-        ([{"filter": "v > 1"}], "_dead", ("to",), "`_dead` is the house's own"),
+        ([{"filter": "v > 1"}], "_dead", ("to",), "_dead is the house's own"),
     ],
 )
 def test_where_a_pipeline_ends_is_said_once_and_clearly(steps, to, path, message):
