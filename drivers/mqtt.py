@@ -33,6 +33,7 @@ from mqtt5 import (
 from gateway.errors import DriverUnavailable
 from gateway.mqtt import (
     NOWHERE,
+    Announcer,
     BrokerOptions,
     Link,
     LinkLost,
@@ -96,7 +97,13 @@ class Options(BrokerOptions, kw_only=True, frozen=True, forbid_unknown_fields=Tr
     client_id: the name of our session at the broker, `tidegate-GATEWAY-DRIVER` unless given.
     username, password_file: the login; the password is read from the file at every connect.
     ca_file: certificates to trust instead of the system's.
-    cert_file, key_file: our own certificate, where the broker asks for one.
+    cert_file, key_file: our own certificate, where the broker asks for one; read at every connect, so a renewed one is
+        used at the next.
+    key_password_file: what the key is encrypted with.
+    status_topic: where the gateway announces itself, as `gw/{gateway}/status`: a retained JSON object with its state,
+        `online` or `offline`; the latter by our last will where we cannot say it ourselves.
+    status_every: how often that is renewed when nothing changes.
+    offline_after: how long a connection may be broken before the broker says `offline`.
     session_expiry: how long the broker keeps our session and what arrives for it while we are away.
     receive_maximum: messages the broker may send before we acknowledge. mosquitto 2.0 takes it in place of its own
         max_inflight_messages; other brokers may allow less, which is learned.
@@ -191,6 +198,8 @@ class MqttDriver:
         self._session = Session(options.receive_maximum, inlet.memory)
         self._window = Window(options.receive_maximum)
         self._link: Link | None = None
+        self._announcer = Announcer(options, inlet.gateway, inlet.summary, inlet.clock, self._tell)
+        self._granted_less = ""  # what the broker did not grant as asked, for the detail
         self._subscribed: asyncio.Future[SubAckPacket] | None = None
         self._flowing = False  # subscribed: from now on reads wait for turns
         self._paused = False
@@ -211,7 +220,7 @@ class MqttDriver:
         while self._paused:
             self._may_read.clear()
             await self._may_read.wait()
-        options, inlet = self._options, self._inlet
+        options, inlet, announcer = self._options, self._inlet, self._announcer
         self._subscribed = asyncio.get_running_loop().create_future()
         link: Link | None = None
         try:
@@ -222,20 +231,23 @@ class MqttDriver:
                 clean_start=False,
                 session_expiry_s=int(options.session_expiry),
                 receive_maximum=options.receive_maximum,
+                will=announcer.will,
             )
-            detail = await self._granted(link)
+            self._granted_less = await self._granted(link)
             self._flowing = True
-            inlet.up(f"{options.address}{detail}")
+            self._tell()
+            announcer.begin(link, link.welcome.result())
             self._aim()
-            raise LinkLost(f"{options.address}: {await link.lost}")
+            raise LinkLost(f"{options.address}: {await asyncio.shield(link.lost)}")
         except LinkLost as lost:
+            announcer.not_let_in(lost)
             inlet.waiting(str(lost))
             raise DriverUnavailable(str(lost)) from lost
         finally:
             self._link, self._flowing = None, False
             self._held, self._held_size = [], 0
             if link is not None:
-                await link.close()
+                await announcer.part(link)
 
     def turn(self) -> None:
         # What is urgent is read as it comes, and before SUBACK everything is.
@@ -281,9 +293,22 @@ class MqttDriver:
         handling = RetainHandling.SEND_IF_SUBSCRIPTION_NOT_EXISTS
         if self._options.retained == "ignore":
             handling = RetainHandling.SEND_NEVER
+        entries = self._options.subscriptions()
+        dealt = [entry.filter for entry in entries if shared(entry.filter) != entry.filter]
+        if dealt and not welcome.shared_subscription_available:
+            link.drop(f"the broker has no shared subscriptions; write {shared(dealt[0])!r} for {dealt[0]!r}")
+            return
         filters = [
-            TopicFilter(entry.filter, max_qos=QoS(entry.qos or 0), retain_as_published=False, retain_handling=handling)
-            for entry in self._options.subscriptions()
+            TopicFilter(
+                entry.filter,
+                max_qos=QoS(entry.qos or 0),
+                # What we say ourselves at our status topic is no reading. (MQTT forbids to say so of a shared one.)
+                no_local=self._options.status_topic is not None and entry.filter not in dealt,
+                retain_as_published=False,
+                # MQTT sends them to no group; mosquitto 2.0.11 would send them to every member.
+                retain_handling=RetainHandling.SEND_NEVER if entry.filter in dealt else handling,
+            )
+            for entry in entries
         ]
         link.write(SubscribePacket(1, filters).write())
         if self._paused:
@@ -306,7 +331,9 @@ class MqttDriver:
 
     def answered(self, packets: Sequence[PubAckPacket | SubAckPacket]) -> None:
         for packet in packets:
-            if isinstance(packet, SubAckPacket) and self._subscribed is not None and not self._subscribed.done():
+            if isinstance(packet, PubAckPacket):
+                self._announcer.answered(packet)
+            elif self._subscribed is not None and not self._subscribed.done():
                 self._subscribed.set_result(packet)
 
     def spoilt(self, packet: Spoilt) -> None:
@@ -322,6 +349,14 @@ class MqttDriver:
             self._window.received(1)
             self._seen += 1
             self._inlet.record(self._default, (), (), (), receipt=Owed(link, refusal.write(), 1))
+
+    def _tell(self) -> None:
+        """Say that we are connected, and what there is to know of it."""
+        if self._flowing:
+            parts = [f"{self._options.address}{self._granted_less}"]
+            if self._window.learned:
+                parts.append(f"which sends {self._window.size} messages ahead of our acknowledgement")
+            self._inlet.up(", ".join([*parts, self._announcer.complaint] if self._announcer.complaint else parts))
 
     # -- connecting ----------------------------------------------------------------------------------------------------
 
@@ -445,7 +480,7 @@ class MqttDriver:
         size = window.size
         window.looked(self._seen - seen, now)
         if window.size != size:
-            self._inlet.up(f"{self._options.address}, which sends {window.size} messages ahead of our acknowledgement")
+            self._tell()
         if window.full(now):
             self._inlet.hurry()
         self._aim()

@@ -31,13 +31,25 @@ def free_port() -> int:
 
 
 class Mosquitto:
-    """A real mosquitto on a loopback port with a folder of its own; `with` starts and stops it."""
+    """A real mosquitto on a loopback port with a folder of its own; `with` starts and stops it.
+
+    `extra`: more lines of its configuration. `tls`: those of a second listener on `tls_port`, with settings of its own:
+    certfile, keyfile, allow_anonymous, …
+    """
 
     def __init__(
-        self, folder: Path, *, in_flight: int = 2000, port: int = 0, persistence: bool = True, extra: str = ""
+        self,
+        folder: Path,
+        *,
+        in_flight: int = 2000,
+        port: int = 0,
+        persistence: bool = True,
+        extra: str = "",
+        tls: str = "",
     ) -> None:
         self.folder, self.port = folder, port or free_port()
-        self._in_flight, self._persistence, self._extra = in_flight, persistence, extra
+        self.tls_port = free_port() if tls else 0
+        self._in_flight, self._persistence, self._extra, self._tls = in_flight, persistence, extra, tls
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> "Mosquitto":
@@ -51,15 +63,21 @@ class Mosquitto:
         self.folder.mkdir(parents=True, exist_ok=True)
         config = self.folder / "mosquitto.conf"
         config.write_text(
+            f"per_listener_settings {'true' if self._tls else 'false'}\n"
             f"listener {self.port} 127.0.0.1\nallow_anonymous true\nuser root\n"
             f"max_inflight_messages {self._in_flight}\nmax_queued_messages 1000000\n"
             f"persistence {'true' if self._persistence else 'false'}\n"
             f"persistence_location {self.folder}/\n{self._extra}\n"
+            + (f"listener {self.tls_port} 127.0.0.1\n{self._tls}\n" if self._tls else "")
         )
         program = shutil.which("mosquitto") or "/usr/sbin/mosquitto"
         with (self.folder / "mosquitto.log").open("ab") as log:
             self._process = subprocess.Popen([program, "-c", str(config)], stdout=log, stderr=log)
-        wait_for_port(self.port)
+        try:
+            wait_for_port(self.tls_port or self.port)  # the last one it opens
+        except TimeoutError:
+            self.stop(kill=True)
+            raise
 
     @property
     def pid(self) -> int:

@@ -4,11 +4,13 @@
   neither. What fits the window leaves in one write.
 - A send returns after the broker's PUBACKs for all of it. When the connection is lost, every send that waits fails: the
   house keeps the batches and sends them again, under the same id.
-- The session is a clean one: nothing of ours waits at the broker but what it acknowledged.
+- Nothing of ours waits at the broker but what it acknowledged. Our session there ends with the connection; with a
+  `status_topic` it lasts for `offline_after` beyond it, since the last will is sent at its end.
 """
 
 import asyncio
 import difflib
+import math
 import random
 import re
 from collections import deque
@@ -17,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from mqtt5 import ConnAckPacket, DisconnectReasonCode, PubAckPacket, PubAckReasonCode, PublishPacket, QoS, SubAckPacket
 
 from gateway.errors import DeliveryTooLarge, SinkUnavailable
-from gateway.mqtt import BrokerOptions, Link, LinkLost, Spoilt, connect, refused, words
+from gateway.mqtt import STATUS_ID, Announcer, BrokerOptions, Link, LinkLost, Spoilt, connect, refused, words
 from gateway.plugin import Outlet, Plugin
 from gateway.record import Delivery, Receipt, Rejected
 
@@ -33,8 +35,9 @@ format: ndjson+zstd
 
 PLACES = ("{gateway}", "{stream}", "{sink}", "{key}")
 WINDOW = 1000  # messages on their way at most, whatever the broker allows: they wait in our memory too
-LAST_ID = 65535
+LAST_ID = STATUS_ID - 1
 RETRY_S, RETRY_MOST_S = 1.0, 60.0
+SETTLED_S = 60.0  # a connection at least this long was a success: the next wait is short again
 
 # Refusals that will be the same tomorrow. Everything else (quota, an overloaded broker) is worth coming back for.
 DEFINITE = (
@@ -58,7 +61,13 @@ class Options(BrokerOptions, kw_only=True, frozen=True, forbid_unknown_fields=Tr
     client_id: our name at the broker, `tidegate-GATEWAY-SINK` unless given.
     username, password_file: the login; the password is read from the file at every connect.
     ca_file: certificates to trust instead of the system's.
-    cert_file, key_file: our own certificate, where the broker asks for one.
+    cert_file, key_file: our own certificate, where the broker asks for one; read at every connect, so a renewed one is
+        used at the next.
+    key_password_file: what the key is encrypted with.
+    status_topic: where the gateway announces itself, as `gw/{gateway}/status`: a retained JSON object with its state,
+        `online` or `offline`; the latter by our last will where we cannot say it ourselves.
+    status_every: how often that is renewed when nothing changes.
+    offline_after: how long a connection may be broken before the broker says `offline`.
     keepalive: a connection that does not answer for this long is given up.
     connect_timeout: how long a broker may take to let us in.
     max_packet: the largest packet the broker may send us; it says itself how large ours may be.
@@ -127,6 +136,7 @@ class MqttSink:
     def __init__(self, options: Options, outlet: Outlet) -> None:
         self._options, self._outlet = options, outlet
         self._link: Link | None = None
+        self._announcer = Announcer(options, outlet.gateway, outlet.summary, outlet.clock, self._tell)
         self._reason = "not connected yet"
         self._queue: deque[_Send] = deque()  # sends that have messages left to write
         self._flying: dict[int, tuple[_Send, int]] = {}  # packet id -> whose message, and its offset
@@ -137,7 +147,8 @@ class MqttSink:
     # -- gateway.plugin.Sink -------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        outlet, options = self._outlet, self._options
+        outlet, options, announcer = self._outlet, self._options, self._announcer
+        lasting = announcer.topic != ""
         wait = RETRY_S
         while True:
             link: Link | None = None
@@ -146,12 +157,18 @@ class MqttSink:
                     options,
                     self,
                     client_id=options.client(outlet.gateway, outlet.name),
-                    clean_start=True,
+                    clean_start=not lasting,
+                    session_expiry_s=math.ceil(options.offline_after) if lasting else 0,
+                    will=announcer.will,
                 )
-                outlet.up(str(options.address))
-                wait = RETRY_S
-                self._reason = f"{options.address}: {await link.lost}"
+                self._tell()
+                announcer.begin(link, link.welcome.result())
+                since = outlet.clock.monotonic()
+                self._reason = f"{options.address}: {await asyncio.shield(link.lost)}"
+                if outlet.clock.monotonic() - since >= SETTLED_S:
+                    wait = RETRY_S
             except LinkLost as lost:
+                announcer.not_let_in(lost)
                 self._reason = str(lost)
             except asyncio.CancelledError:
                 self._reason = "stopped"
@@ -159,7 +176,7 @@ class MqttSink:
             finally:
                 self._drop_all()
                 if link is not None:
-                    await link.close()
+                    await announcer.part(link)
             # Full jitter: forty gateways whose broker restarts must not come back in the same moment.
             pause = random.uniform(0, wait)
             wait = min(2 * wait, RETRY_MOST_S)
@@ -187,15 +204,19 @@ class MqttSink:
             link.refuse("the broker does not take QoS 1", DisconnectReasonCode.QOS_NOT_SUPPORTED)
             return
         self._link = link
-        self._window = min(welcome.receive_max, WINDOW)
+        ours = 1 if self._announcer.topic and welcome.receive_max > 1 else 0
+        self._window = min(welcome.receive_max - ours, WINDOW)
         self._largest = welcome.max_packet_size or 0
 
     def received(self, messages: list[PublishPacket], size: int) -> None:
-        assert self._link is not None
-        self._link.refuse("the broker sent a message; we subscribe to nothing", DisconnectReasonCode.PROTOCOL_ERROR)
+        if self._link is not None:
+            why = "the broker sent a message, and we subscribe to nothing"
+            self._link.refuse(why, DisconnectReasonCode.PROTOCOL_ERROR)
 
     def answered(self, packets: Sequence[PubAckPacket | SubAckPacket]) -> None:
         for packet in packets:
+            if isinstance(packet, PubAckPacket) and self._announcer.answered(packet):
+                continue
             send, offset = self._flying.pop(packet.packet_id, (None, 0))
             if send is None or not isinstance(packet, PubAckPacket):
                 continue
@@ -211,6 +232,12 @@ class MqttSink:
 
     def spoilt(self, packet: Spoilt) -> None:
         self._outlet.count("frames_bad_total")
+
+    def _tell(self) -> None:
+        """Say that we are connected, and what there is to know of it."""
+        if self._link is not None:
+            complaint = self._announcer.complaint
+            self._outlet.up(f"{self._options.address}, {complaint}" if complaint else str(self._options.address))
 
     # -- sending -------------------------------------------------------------------------------------------------------
 

@@ -8,16 +8,14 @@ the TLS layer already holds is handed over with the read that brought it.
 
 import asyncio
 import contextlib
-import os
-import re
 import socket
 import ssl
 from collections.abc import Callable, Sequence
-from enum import IntEnum
 from typing import Any, Protocol, cast
 
 from mqtt5 import (
     ConnAckPacket,
+    ConnAckReasonCode,
     ConnectPacket,
     DisconnectPacket,
     DisconnectReasonCode,
@@ -27,11 +25,13 @@ from mqtt5 import (
     PubAckPacket,
     PublishPacket,
     SubAckPacket,
+    Will,
 )
 
-from gateway.errors import TidegateError
+from gateway.mqtt import tls
 from gateway.mqtt.frames import NO_UTF8, Frames, Spoilt, Taken
 from gateway.mqtt.options import BrokerOptions
+from gateway.mqtt.trouble import LinkLost, explain, refused, shut_out, stranger, words
 
 MOST_PANICS = 8  # packets per connection that may make the codec panic: each costs lines on stderr
 CLOSE_S = 1.0  # what a broker gets to take our DISCONNECT
@@ -39,10 +39,6 @@ NO_MQTT5 = b"\x20\x02\x00\x01"  # how an MQTT 3 broker says: unacceptable protoc
 
 _PING = PingReqPacket().write()
 _ONLY_PUBLISH = {PublishPacket}
-
-
-class LinkLost(TidegateError):
-    """There is no connection, or no longer; the text says why, for the person who reads the status."""
 
 
 class Owner(Protocol):
@@ -65,17 +61,6 @@ class Owner(Protocol):
         ...
 
 
-def words(code: IntEnum, text: str | None = None) -> str:
-    """A reason code as a person says it, with the broker's own explanation if it gave one."""
-    plain = code.name.lower().replace("_", " ")
-    return f"{plain} ({text})" if text else plain
-
-
-def refused(code: IntEnum) -> bool:
-    """Whether a reason code is a failure. (The codec calls its codes IntEnum, but they do not compare as numbers.)"""
-    return int(code) >= 0x80
-
-
 async def connect(
     options: BrokerOptions,
     owner: Owner,
@@ -84,29 +69,28 @@ async def connect(
     clean_start: bool,
     session_expiry_s: int = 0,
     receive_maximum: int = 65535,
+    will: Will | None = None,
 ) -> "Link":
     """Return when the broker has let us in. Raises LinkLost with the reason in words."""
     address = options.address
-    try:
-        context = options.tls()
-    except OSError as error:
-        raise LinkLost(f"the TLS files cannot be used: {_explain(error)}") from error
+    context = tls.context(options)
     try:
         password = options.password_file.read() if options.password_file is not None else None
     except OSError as error:
-        raise LinkLost(f"the password cannot be read: {_explain(error)}") from error
+        raise LinkLost(f"the password cannot be read: {explain(error)}") from error
     hello = ConnectPacket(
         client_id,
         username=options.username,
         password=password,
         clean_start=clean_start,
+        will=will,
         keep_alive=int(options.keepalive),
         session_expiry_interval=session_expiry_s,
         receive_max=receive_maximum,
         topic_alias_max=0,
         max_packet_size=int(options.max_packet),
     )
-    link = Link(owner, hello, int(options.max_packet))
+    link = Link(owner, hello, int(options.max_packet), secure=context is not None)
     try:
         async with asyncio.timeout(options.connect_timeout):
             await asyncio.get_running_loop().create_connection(
@@ -116,36 +100,31 @@ async def connect(
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
     except TimeoutError as error:
         link.drop("timed out")
-        raise LinkLost(f"{address}: no answer within {options.connect_timeout:g} s") from error
+        raise LinkLost(f"{address}: no answer within {options.connect_timeout:g} s; is it a broker?") from error
+    except (ConnectionResetError, ConnectionAbortedError) as error:  # in the midst of the handshake
+        raise LinkLost(f"{address}: {shut_out(context is not None)}") from error
     except OSError as error:
-        raise LinkLost(f"{address}: {_explain(error)}") from error
+        raise LinkLost(f"{address}: {explain(error)}") from error
     except BaseException:
         link.drop("cancelled")
         raise
     if not link.welcome.done():
-        raise LinkLost(f"{address}: {link.lost.result()}")
+        raise LinkLost(f"{address}: {link.lost.result()}", link.refusal)
     return link
-
-
-def _explain(error: OSError) -> str:
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not trusted: {error.verify_message}"
-    if isinstance(error, ssl.SSLError):
-        return f"TLS: {error.reason or error}"
-    number = re.search(r"\[Errno (\d+)\]", str(error))  # asyncio hides the errors of several addresses in one text
-    text = os.strerror(int(number[1])) if number else error.strerror or str(error) or type(error).__name__
-    return f"{text}: {error.filename}" if error.filename else text
 
 
 class Link(asyncio.BufferedProtocol):
     """Made by `connect()`. `lost` gets the reason, in words, when the connection is gone."""
 
-    def __init__(self, owner: Owner, hello: ConnectPacket, limit: int) -> None:
+    def __init__(self, owner: Owner, hello: ConnectPacket, limit: int, *, secure: bool) -> None:
         loop = asyncio.get_running_loop()
         self.welcome: asyncio.Future[ConnAckPacket] = loop.create_future()
         self.lost: asyncio.Future[str] = loop.create_future()
         self.took_s = 0.0  # from hello to welcome: what one exchange with the broker takes
+        self.refusal: ConnAckReasonCode | None = None  # why the broker did not let us in
         self._owner, self._hello, self._loop = owner, hello, loop
+        self._secure = secure
+        self._heard = False
         self._frames = Frames(limit)
         self._transport: asyncio.Transport | None = None
         self._socket: socket.socket | None = None
@@ -227,27 +206,38 @@ class Link(asyncio.BufferedProtocol):
         return self._frames.space()
 
     def buffer_updated(self, nbytes: int) -> None:
+        if not self._heard:
+            self._heard = True
+            if (who := stranger(bytes(self._frames.space()[: min(nbytes, 8)]))) is not None:
+                self.drop(who)
+                return
         packets = self._frames.take(nbytes)
         if set(map(type, packets)) == _ONLY_PUBLISH and self.welcome.done():
             self._owner.received(cast(list[PublishPacket], packets), nbytes)
         elif packets:
             self._sort(packets, nbytes)
 
-    def eof_received(self) -> None:
-        self._reason = self._reason or "the broker closed the connection"
-
     def connection_lost(self, exc: Exception | None) -> None:
         if self._beat is not None:
             self._beat.cancel()
         self._socket = None
         if not self.lost.done():
-            why = _explain(exc) if isinstance(exc, OSError) else str(exc or "the broker closed the connection")
-            self.lost.set_result(self._reason or why)
+            self.lost.set_result(self._reason or self._why(exc))
 
     def _flush(self) -> None:
         out, self._out = self._out, []
         if out and self._transport is not None and not self._transport.is_closing():
             self._transport.write(out[0] if len(out) == 1 else b"".join(out))
+
+    def _why(self, error: Exception | None) -> str:
+        """Why the connection is gone, where neither side said it."""
+        if isinstance(error, ssl.SSLError):
+            return explain(error)
+        if not self.welcome.done() and isinstance(error, ConnectionError | None):
+            return shut_out(self._secure)
+        if error is not None:
+            return explain(error) if isinstance(error, OSError) else str(error)
+        return f"the broker closed the connection; if it does so again and again, {self._namesake}"
 
     # -- inside --------------------------------------------------------------------------------------------------------
 
@@ -282,7 +272,10 @@ class Link(asyncio.BufferedProtocol):
         elif isinstance(packet, ConnAckPacket):
             self._welcomed(packet)
         elif isinstance(packet, DisconnectPacket):
-            self._reason = f"the broker ended the connection: {words(packet.reason_code, packet.reason_str)}"
+            why = words(packet.reason_code, packet.reason_str)
+            if packet.reason_code == DisconnectReasonCode.SESSION_TAKEN_OVER:
+                why += f"; {self._namesake}"
+            self._reason = f"the broker ended the connection: {why}"
             assert self._transport is not None
             self._transport.close()
         else:
@@ -303,6 +296,7 @@ class Link(asyncio.BufferedProtocol):
             self.refuse("the broker sent a second CONNACK", DisconnectReasonCode.PROTOCOL_ERROR)
             return
         if refused(packet.reason_code):
+            self.refusal = packet.reason_code
             self._reason = f"the broker refuses us: {words(packet.reason_code, packet.reason_str)}"
             self.drop(self._reason)
             return
@@ -313,6 +307,10 @@ class Link(asyncio.BufferedProtocol):
             self._beat = self._loop.call_later(self._beat_s, self._ping)
         self.welcome.set_result(packet)
         self._owner.welcomed(self, packet)
+
+    @property
+    def _namesake(self) -> str:
+        return f"another client has our name {self._hello.client_id!r}: give each an id or client_id of its own"
 
     def _ping(self) -> None:
         """Every half keepalive: a question, and an end if the last one was not answered."""

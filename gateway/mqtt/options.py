@@ -1,6 +1,5 @@
 """Where a broker is and how to log in: the options that every MQTT plugin shares."""
 
-import ssl
 from collections.abc import Mapping
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -11,6 +10,8 @@ from gateway.plugin import Mistake
 from gateway.quantity import Duration, Secret, Size
 
 PORTS = {"mqtt": 1883, "mqtts": 8883}
+SOONEST_S = 10.0  # between two messages of status_topic
+LONGEST_TOPIC = 60_000  # bytes, with room for the gateway's id
 SMALLEST_PACKET = 1024  # bytes; a CONNACK with its properties must fit
 
 
@@ -33,6 +34,10 @@ class BrokerOptions(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fi
     ca_file: str | None = None
     cert_file: str | None = None
     key_file: str | None = None
+    key_password_file: Secret | None = None
+    status_topic: str | None = None
+    status_every: Duration = Duration(300)
+    offline_after: Duration = Duration(30)
     keepalive: Duration = Duration(60)
     connect_timeout: Duration = Duration(10)
     max_packet: Size = Size(256 * 1024)
@@ -43,6 +48,8 @@ class BrokerOptions(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fi
             raise ValueError("ca_file, cert_file and key_file need a url that starts with mqtts://")
         if bool(self.cert_file) != bool(self.key_file):
             raise ValueError("cert_file and key_file belong together")
+        if self.key_password_file is not None and self.key_file is None:
+            raise ValueError("key_password_file needs a key_file")
         if self.password_file is not None and self.username is None:
             raise ValueError("password_file needs a username")
         if not 1 <= self.keepalive <= 65535:
@@ -51,10 +58,19 @@ class BrokerOptions(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fi
             raise ValueError("connect_timeout must be more than 0s")
         if not SMALLEST_PACKET <= self.max_packet < 1 << 28:
             raise ValueError("max_packet must be between 1KiB and 256MiB")
+        if self.status_topic is not None and (problem := _status_problem(self.status_topic)) is not None:
+            raise ValueError(f"status_topic {self.status_topic!r}: {problem}")
+        if self.status_every < SOONEST_S:
+            raise ValueError("status_every must be at least 10s")
+        if not 0 <= self.offline_after <= 86400:
+            raise ValueError("offline_after must be between 0s and 1d")
 
     def claims(self, gateway: str, name: str) -> Mapping[str, str]:
         """A broker lets one client of a name in at a time: a second one throws the first one out, and so on."""
-        return {"client_id": f"the client id {self.client(gateway, name)!r} at {self.address}"}
+        taken = {"client_id": f"the client id {self.client(gateway, name)!r} at {self.address}"}
+        if self.status_topic is not None:
+            taken["status_topic"] = f"the status topic {self.status_at(gateway)!r} at {self.address}"
+        return taken
 
     def warnings(self) -> list[Mistake]:
         address = self.address
@@ -67,6 +83,10 @@ class BrokerOptions(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fi
     def client(self, gateway: str, name: str) -> str:
         """Our name at the broker, for the entry called `name`."""
         return self.client_id or f"tidegate-{gateway}-{name}"
+
+    def status_at(self, gateway: str) -> str:
+        """The topic where the gateway announces itself; empty for none."""
+        return (self.status_topic or "").replace("{gateway}", gateway)
 
     @property
     def address(self) -> Address:
@@ -85,11 +105,13 @@ class BrokerOptions(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fi
             raise ValueError(f"{self.url!r} must be a scheme, a host and a port, nothing more; {example}")
         return Address(parts.hostname, port or PORTS[parts.scheme], parts.scheme == "mqtts")
 
-    def tls(self) -> ssl.SSLContext | None:
-        """None without TLS. Raises OSError (ssl.SSLError is one) where a file cannot be used."""
-        if not self.address.tls:
-            return None
-        context = ssl.create_default_context(cafile=self.ca_file)
-        if self.cert_file:
-            context.load_cert_chain(self.cert_file, self.key_file)
-        return context
+
+def _status_problem(topic: str) -> str | None:
+    rest = topic.replace("{gateway}", "g")
+    if "{" in rest or "}" in rest:
+        return "only {gateway} can be filled in"
+    if not rest or any(sign in rest for sign in "+#\0") or len(rest.encode()) > LONGEST_TOPIC:
+        return "a topic is not empty and holds neither + nor #; write it like gw/{gateway}/status"
+    if rest.startswith("$"):
+        return "topics that begin with $ are the broker's own; write it like gw/{gateway}/status"
+    return None
