@@ -96,7 +96,7 @@ class Daemon:
             self.ready = True
             self._task(group, "history", self._sample())
             self._task(group, "metrics", self._record_metrics())
-            self._notify.ready(self.report.verdict().sentence)
+            self._notify.ready(self.report.outlook.verdict().sentence)
             log_.info("ready after %.2f s", time.monotonic() - self._started)
             await self._stop.wait()
             await self._wind_down()
@@ -252,7 +252,7 @@ class Daemon:
         while True:
             await asyncio.sleep(min(interval / 2, 5.0))
             self._trust_clock()
-            if (sentence := self.report.verdict().sentence) != said:
+            if (sentence := self.report.outlook.verdict().sentence) != said:
                 said = sentence
                 self._notify.status(sentence)
             stuck = self.board.stuck(STUCK_S)
@@ -264,7 +264,7 @@ class Daemon:
     async def _sample(self) -> None:
         """Remember the numbers of every step, for the rates and the last hour."""
         while True:
-            self.report.sample()
+            self.report.outlook.sample()
             await asyncio.sleep(STEP_S)
 
     # -- parts ---------------------------------------------------------------------------------------------------------

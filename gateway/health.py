@@ -127,22 +127,6 @@ class Board:
         order = ("failed", "waiting", "starting")
         return sorted((c for c in self.components() if c.state != "up"), key=lambda c: order.index(c.state))
 
-    def sentence(self) -> str:
-        """All of it in one line: "all 4 parts are up", or what is not and why."""
-        troubled = self.not_up()
-        if not troubled:
-            count = len(self._components)
-            return (
-                "nothing runs yet" if not count else "the one part is up" if count == 1 else f"all {count} parts are up"
-            )
-        first = troubled[0]
-        text = f"{first.name} {_SAID[first.state]}"
-        if first.detail:
-            text += f": {first.detail}"
-        if len(troubled) > 1:
-            text += f"; and {len(troubled) - 1} more not up"
-        return text
-
     def _of(self, component: str) -> Component:
         part = self._components.get(component)
         if part is None:

@@ -17,19 +17,17 @@ def make():
     return clock, Board(clock)
 
 
-def test_the_sentence_names_the_worst_and_counts_the_rest():
+def test_what_is_not_up_comes_with_the_failed_first_and_can_be_found_and_forgotten():
     _, board = make()
-    assert board.sentence() == "nothing runs yet"
+    assert board.find("log") is None
     board.up("log")
-    assert board.sentence() == "the one part is up"
-    board.up("sink:cloud")
-    assert board.sentence() == "all 2 parts are up"
+    assert board.not_up() == []
     board.waiting("sink:cloud", "connection refused")
-    assert board.sentence() == "sink:cloud waits: connection refused"
     board.failed("driver:boiler", "ValueError: x")
-    assert board.sentence() == "driver:boiler has failed: ValueError: x; and 1 more not up"
+    assert [part.name for part in board.not_up()] == ["driver:boiler", "sink:cloud"]
+    assert board.find("sink:cloud").detail == "connection refused"
     board.forget("driver:boiler")
-    assert board.sentence() == "sink:cloud waits: connection refused"
+    assert [part.name for part in board.not_up()] == ["sink:cloud"]
 
 
 def test_since_is_when_the_state_changed_not_when_it_was_told_again():

@@ -16,7 +16,7 @@ from status_rig import FakeSource, Server
 
 from gateway.config import StatusOptions
 from gateway.record import Record, dead_letter
-from gateway.status import Status, parse_address, web
+from gateway.status import Status, api, parse_address, web
 from gateway.status.api import MOST_BYTES, parse_time
 
 
@@ -327,6 +327,55 @@ def test_addresses():
     for wrong in ("", "8765", "127.0.0.1", "127.0.0.1:", ":8765", "::1:8765", "h:99999", "h:-1", "h:١"):
         with pytest.raises(ValueError):
             parse_address(wrong)
+
+
+@pytest.fixture
+def paged(tmp_path, monkeypatch):
+    """A server with a page of its own."""
+    folder = tmp_path / "static"
+    folder.mkdir()
+    (tmp_path / "secret.js").write_text("secret")
+    (folder / "index.html").write_text("<!doctype html><title>page</title>")
+    (folder / "app.js").write_text("'use strict'")
+    (folder / "style.css").write_text("body {}")
+    monkeypatch.setattr(api, "STATIC", folder)
+    server = Server()
+    yield server
+    server.stop()
+
+
+def test_browsers_get_the_page_and_others_the_list(paged):
+    answer = paged.get("/", headers={"Accept": "text/html,*/*"})
+    assert (answer.status, answer.text) == (200, b"<!doctype html><title>page</title>")
+    assert answer.headers["content-type"].startswith("text/html")
+    assert b"/api/v1/status" in paged.get("/", headers={"Accept": "*/*"}).text
+
+
+@pytest.mark.parametrize(
+    "name,kind", [("app.js", "javascript"), ("style.css", "text/css"), ("index.html", "text/html")]
+)
+def test_files_of_the_page_come_under_a_strict_policy_and_once(paged, name, kind):
+    answer = paged.get(f"/static/{name}")
+    assert kind in answer.headers["content-type"]
+    assert answer.headers.get_all("cache-control") == ["no-cache"]
+    (policy,) = answer.headers.get_all("content-security-policy")
+    rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
+    assert rules["default-src"] == rules["base-uri"] == rules["frame-ancestors"] == "'none'"
+    assert rules["script-src"] == rules["style-src"] == rules["connect-src"] == "'self'"
+    assert "unsafe" not in policy
+    again = paged.get(f"/static/{name}", headers={"If-None-Match": answer.headers["etag"]})
+    assert (again.status, again.text) == (304, b"")
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/static/", "/static", "/static/../secret.js", "/static/..%2fsecret.js", "/static/%2e%2e/secret.js", "/static/none.js",
+     "/static//app.js", "/static/app.js%00", "/static/./app.js/", "/static/api.py"],
+)  # fmt: skip
+def test_only_files_of_the_page_are_served(paged, path):
+    answer = paged.talk(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+    assert b"404" in answer.split(b"\r\n")[0]
+    assert b"secret" not in answer
 
 
 def test_uvicorn_says_nothing_at_start(server, caplog):
