@@ -24,14 +24,14 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     columns: the names of the columns, from the left; an empty name, `""`, is a column that nobody wants.
     delimiter: what stands between two values: one character; a blank stands for any number of blanks and tabs.
     quote: around values that hold the delimiter; `null` if a quote is a character like any other.
-    decimal: the decimal sign of numbers.
+    decimal: how numbers are written: `21.5` with a point, `21,5` with a comma.
     skip: lines that begin with one of these are no records, such as comments. They are counted as `no_record`.
     """
 
     columns: Annotated[list[Annotated[str, Meta(max_length=256)]], Meta(min_length=1, max_length=256)]
     delimiter: Annotated[str, Meta(min_length=1, max_length=1)] = ","
     quote: Annotated[str, Meta(min_length=1, max_length=1)] | None = '"'
-    decimal: Literal[".", ","] = "."
+    decimal: Literal["point", "comma"] = "point"
     skip: Annotated[list[Annotated[str, Meta(min_length=1)]], Meta(max_length=16)] = []
 
     def __post_init__(self) -> None:
@@ -45,7 +45,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
                 raise Mistake((option,), "a line end cannot stand inside a line; write another character")
         if self.delimiter == self.quote:
             raise Mistake(("delimiter",), "the delimiter and the quote are the same; write another")
-        if self.delimiter == self.decimal == ",":
+        if self.delimiter == "," and self.decimal == "comma":
             raise Mistake(("decimal",), 'numbers with a comma need another delimiter; write delimiter: ";"')
 
 
@@ -58,7 +58,7 @@ class Csv:
 
     def reader(self, shape: type[msgspec.Struct]) -> Callable[[bytes], Any]:
         columns, width = self.options.columns, len(self.options.columns)
-        made = converters(shape, number_with_comma if self.options.decimal == "," else number)
+        made = converters(shape, number_with_comma if self.options.decimal == "comma" else number)
         places = [(name, columns.index(name), make) for name, make in made.items() if name in columns]
         convert = msgspec.convert
         cells_of = _splitter(self.options.delimiter, self.options.quote)

@@ -1,6 +1,7 @@
 r"""Text in a form of its own: the named groups of a regular expression are the fields, `(?P<t>[\d.]+) C`.
 
-The expressions are RE2's: no payload, however hostile, makes them slow.
+The expressions are RE2's: their time is in proportion to the payload. A payload has at most 4,096 bytes, because with
+an expression such as `(.{1,100}){1,9}` that proportion is a large one.
 """
 
 import re
@@ -17,19 +18,21 @@ from gateway.plugin import Mistake, Plugin
 EXAMPLE = r"decode: {regex: {pattern: 'T=(?P<t>[-\d.]+) (?P<unit>[CF])'}}"
 
 MEMORY = 1 << 20  # bytes that an expression may take, compiled
+LONGEST = 4096  # bytes of a payload
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Text in a form of its own: the named groups of a regular expression (RE2) are the fields.
 
-    pattern: the expression; `(?P<name>…)` makes a field. A group that takes no part, or is empty, is missing.
+    pattern: the expression, for payloads of at most 4,096 bytes; `(?P<name>…)` makes a field. A group that takes no
+        part, or is empty, is missing.
     match: `full`: the expression describes the whole payload, but for the line end; `search`: it may stand anywhere.
-    decimal: the decimal sign of numbers.
+    decimal: how numbers are written: `21.5` with a point, `21,5` with a comma.
     """
 
     pattern: Annotated[str, Meta(min_length=1, max_length=1000)]
     match: Literal["full", "search"] = "full"
-    decimal: Literal[".", ","] = "."
+    decimal: Literal["point", "comma"] = "point"
 
     def __post_init__(self) -> None:
         if not compiled(self.pattern).groupindex:
@@ -52,12 +55,15 @@ class Regex:
         expression = compiled(self.options.pattern)
         match = expression.fullmatch if self.options.match == "full" else expression.search
         numbers = {name.decode(): i for name, i in expression.groupindex.items()}
-        made = converters(shape, number_with_comma if self.options.decimal == "," else number)
+        made = converters(shape, number_with_comma if self.options.decimal == "comma" else number)
         places = [(name, numbers[name], make) for name, make in made.items() if name in numbers]
         convert = msgspec.convert
 
         def read(payload: bytes) -> Any:
-            found = match(payload.rstrip(b"\r\n"))
+            line = payload.rstrip(b"\r\n")
+            if len(line) > LONGEST:
+                raise Malformed(f"more than {LONGEST} bytes")
+            found = match(line)
             if found is None:
                 raise Malformed("the pattern does not match")
             return convert({name: make(part.decode()) for name, i, make in places if (part := found[i])}, shape)

@@ -29,7 +29,7 @@ class Shape(Inner):
 DECODERS = {
     **{name: name for name in names()},
     "csv": {"csv": {"columns": ["v", "n", "s", "ok"], "skip": ["#"]}},
-    "csv ;": {"csv": {"columns": ["v", "n", "s", "ok"], "delimiter": ";", "decimal": ",", "quote": "'"}},
+    "csv ;": {"csv": {"columns": ["v", "n", "s", "ok"], "delimiter": ";", "decimal": "comma", "quote": "'"}},
     "csv blank": {"csv": {"columns": ["v", "n", "s", "ok"], "delimiter": " "}},
     "regex": {"regex": {"pattern": r"(?P<v>[^,]*),(?P<n>[^,]*)(?:,(?P<s>.*))?", "match": "search"}},
     "struct": {
