@@ -3,7 +3,7 @@
 Each figure is the median of three. The machine's speed drifts, so the gateway and the yardstick take turns; quote the
 ratios. Processor time is user and system of the whole process, from the first message to the last delivery.
 
-usage: run.py [--quick] [SECTION ...]     sections: decode log pipeline alarm forward memory streams
+usage: run.py [--quick] [SECTION ...]     sections: decode try log pipeline alarm forward memory streams
 """
 
 import argparse
@@ -511,12 +511,125 @@ class Device:
             subprocess.run(["losetup", "-d", self._loop], check=False)
 
 
+TRY = """\
+gateway: {{id: bench, status: null}}
+log: {{path: {folder}/log, size: 2GiB}}
+drivers:
+  plant: {{driver: simulated, stream: readings}}
+pipelines:
+  means:
+    from: readings
+    schema: {{ts: "time[s]", v: float}}
+    time: {{event: ts, lateness: 1s, max_ahead: 10m}}
+    steps:
+      - filter: v > {limit}
+      - window: {{tumbling: 10s, agg: {{n: count(), mean: mean(v)}}}}
+    to: means
+  copies:
+    from: readings
+    schema: {{v: float}}
+    steps: [filter: v > {limit}]
+    to: copies
+"""
+
+
+def section_try(quick: bool) -> None:
+    """An hour at 1,000/s, recorded with its pipelines; then one of them, as it is and edited, over all of it."""
+    import os
+
+    count = 360_000 if quick else 3_600_000
+    base = Path(tempfile.mkdtemp(prefix="tidegate-bench-"))
+    for name, limit in (("same", -50), ("edited", 20)):
+        (base / f"{name}.yaml").write_text(TRY.format(folder=base, limit=limit))
+    subprocess.run([sys.executable, __file__, "--live", str(base / "same.yaml"), str(count)], check=True)
+    print(f"\ntidegate try over {count:,} recorded readings, 200 keys; seconds, peak RSS, and what it says")
+    for pipeline in ("means", "copies"):
+        for name in ("same", "edited"):
+            command = ["-m", "gateway", "try", pipeline, "--since", "2026-01-01T00:00:00Z", "--json"]
+            started = time.monotonic()
+            process = subprocess.Popen(
+                [sys.executable, *command, "-c", str(base / f"{name}.yaml")], stdout=subprocess.PIPE
+            )
+            assert process.stdout is not None
+            answer = json.loads(process.stdout.read())
+            _, _, usage = os.wait4(process.pid, 0)
+            took = time.monotonic() - started
+            (output,) = answer["outputs"]
+            told = ", ".join(f"{output[what]:,} {what}" for what in ("same", "changed", "added", "missing"))
+            print(
+                f"  {pipeline}, {name:7} {took:6.2f} s  {usage.ru_maxrss / 1024:6.1f} MB  "
+                f"{count / took / 1e3:5.0f} k/s   {told}"
+            )
+            assert answer["inputs"][0]["records"] == count
+            assert name == "edited" or output["same"] == output["recorded"] == output["records"], output
+    shutil.rmtree(base, ignore_errors=True)
+
+
+def live(config: Path, count: int) -> None:
+    """Record readings at 1,000/s of a clock that a hand turns, with the pipelines of a configuration."""
+    from gateway.config import load
+    from gateway.deadletters import DeadLetters
+    from gateway.health import Board
+    from gateway.log import Keep, Log, LogOptions
+    from gateway.metrics import Metrics
+    from gateway.shaper import Shaper
+
+    class HandClock:
+        at = 1_767_225_600_000_000_000
+
+        def now(self) -> int:
+            return self.at
+
+        def monotonic(self) -> float:
+            return self.at / 1e9
+
+    told, clock = load(config), HandClock()
+    log = Log(LogOptions(path=told.log.path, size=told.log.size), clock)
+    recovery = log.open()
+    for stream in told.streams:
+        log.declare(stream, Keep())
+    letters = DeadLetters(log, clock, Metrics())
+    shaper = Shaper(
+        [entry.program for entry in told.pipelines.values()],
+        log,
+        clock,
+        Metrics(),
+        Board(clock),
+        urgent=frozenset(),
+        read_ahead=lambda stream, first, arrived: arrived(log.read(stream, first, 8192)),
+        urgent_news=lambda: None,
+        letters=letters,
+    )
+    snapshots = shaper.recover(recovery)
+    data = list(readings(200_000, start=clock.at / 1e9))
+    for second in range(count // 1000):
+        clock.at += 1_000_000_000
+        part = data[second % 200 * 1000 : second % 200 * 1000 + 1000]
+        # The generator's times go round; what arrives is stamped anew.
+        values = [
+            b'{"ts":%d.%03d,%b' % (clock.at // 10**9 - 1, n, v[v.index(b',"v"') + 1 :]) for n, (_, v) in enumerate(part)
+        ]
+        log.append("readings", [clock.at] * 1000, [key for key, _ in part], values)
+        while shaper.shape():
+            pass
+        while shaper.close(clock.now()):
+            pass
+        commit = log.gather(snapshots or (shaper.snapshots() if log.turnover_due else None))
+        snapshots = {}
+        log.write(commit)
+        log.committed(commit)
+        while log.maintenance_due and (result := log.maintain()) is not None:
+            log.maintained(result)
+    log.close()
+
+
 SECTIONS = {
     "decode": section_decode,
     "streams": section_streams,
     "log": section_log,
     "pipeline": section_pipeline,
     "memory": section_memory,
+    "try": section_try,
     "alarm": section_alarm,
     "forward": section_forward,
 }
@@ -525,10 +638,13 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one run instead of three, smaller logs")
     parser.add_argument("--fill", nargs=2, metavar=("FOLDER", "COUNT"), help=argparse.SUPPRESS)
+    parser.add_argument("--live", nargs=2, metavar=("CONFIG", "COUNT"), help=argparse.SUPPRESS)
     parser.add_argument("sections", nargs="*", help="; ".join(SECTIONS))
     arguments = parser.parse_args()
     if arguments.fill:
         fill(Path(arguments.fill[0]), int(arguments.fill[1]))
+    elif arguments.live:
+        live(Path(arguments.live[0]), int(arguments.live[1]))
     else:
         for section in arguments.sections or SECTIONS:
             SECTIONS[section](arguments.quick)

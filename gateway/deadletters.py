@@ -125,7 +125,7 @@ class DeadLetters:
             del self._held[kind]
 
     def _kind(self, head: _Head, now: float) -> _Kind:
-        key = (head.by, head.step, _pattern(head.reason))
+        key = (head.by, head.step, pattern(head.reason))
         kind = self._kinds.pop(key, None)
         if kind is None:
             if len(self._kinds) >= MOST_KINDS and not self._forget(now):
@@ -144,7 +144,7 @@ class DeadLetters:
 
 
 @lru_cache(1024)
-def _pattern(reason: str) -> str:
+def pattern(reason: str) -> str:
     """A reason without what is particular to one record."""
     return _PARTICULAR.sub("…", reason)
 
