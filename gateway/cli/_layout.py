@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 TONES = {"ok": "green", "attention": "yellow", "trouble": "bold red", "quiet": "dim", "strong": "bold"}
 SIGNS = {"ok": "●", "attention": "▲", "trouble": "✖"}  # said by shape too, for whom colours are alike
-LAST = 24  # columns that the last column of a table gets before others are dropped
+LAST, LEAST = 32, 8  # what the last column of a table gets before others are dropped, and before others are cut
 STATES = {"up": "ok", "starting": "attention", "waiting": "attention", "failed": "trouble"}
 
 
@@ -123,26 +123,34 @@ class Grid:
             gone = head.index(spare.pop(0))
             head, cells = [*head[:gone], *head[gone + 1 :]], [[*row[:gone], *row[gone + 1 :]] for row in cells]
         made = rich.table.Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style=TONES["quiet"])
-        for i, name in enumerate(head):
+        widths = _widths(head, cells, options.max_width)
+        for i, (name, room) in enumerate(zip(head, widths, strict=True)):
             right = bool(cells) and all(row[i].right for row in cells)
             fold = i == len(head) - 1 and not right and not self._one_line
-            width = max(width_of(row[i]) for row in [[Cell(name) for name in head], *cells])
             made.add_column(
                 Text(name),
                 justify="right" if right else "left",
                 no_wrap=not fold,
                 overflow="fold" if fold else "ellipsis",
-                min_width=None if i == len(head) - 1 else min(width, options.max_width // 3),
+                width=room,
             )
         for row in cells:
             made.add_row(*[Text(cell, TONES.get(cell.tone, "")) for cell in row])
         yield made
 
 
-def _widths(head: Sequence[str], cells: Sequence[Sequence[Cell]]) -> list[int]:
-    """What each column takes; the last one can wrap, so of it only a part counts."""
+def _widths(head: Sequence[str], cells: Sequence[Sequence[Cell]], room: int | None = None) -> list[int]:
+    """What each column takes: without `room` what is asked for, of the last column only what makes it readable; else
+    what it gets of so much room. The last one gives way first, then the widest.
+    """
     widths = [max([width_of(name), *[width_of(row[i]) for row in cells]]) for i, name in enumerate(head)]
-    return [*widths[:-1], min(widths[-1], LAST)]
+    if room is None:
+        return [*widths[:-1], min(widths[-1], LAST)]
+    widths[-1] = max(min(widths[-1], room - _total([*widths[:-1], 0])), min(widths[-1], LEAST))
+    while (over := _total(widths) - room) > 0 and max(widths) > 1:
+        widest = widths.index(max(widths))
+        widths[widest] -= min(over, max(widths[widest] // 4, 1))
+    return widths
 
 
 def _total(widths: Sequence[int]) -> int:
@@ -197,6 +205,18 @@ def width_of(text: str) -> int:
     if text.isascii():
         return len(text)
     return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+
+
+def wrapped(text: str, room: int, lines: int) -> list[str]:
+    """The text broken at blanks into at most so many lines of so many columns, with … where it was cut."""
+    rows = [""]
+    for word in text.split(" "):
+        longer = f"{rows[-1]} {word}" if rows[-1] else word
+        if width_of(longer) <= room or len(rows) == lines or not rows[-1]:
+            rows[-1] = longer
+        else:
+            rows.append(word)
+    return [fit(row, room) for row in rows]
 
 
 def fit(text: str, room: int) -> str:
@@ -257,10 +277,12 @@ def duration(seconds: float | None) -> Cell:
     """`12 s`, `3 min`, `5.2 h`, `12 d`."""
     if seconds is None:
         return Cell(None, right=True)
-    for length, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= length:
-            return Cell(f"{seconds / length:.3g} {unit}", right=True)
-    return Cell(f"{seconds:.3g} s", right=True)
+    unit = "s"
+    for length, longer in ((60, "min"), (60, "h"), (24, "d")):
+        if seconds < length:
+            break
+        seconds, unit = seconds / length, longer
+    return Cell(f"{seconds:.0f} {unit}" if seconds >= 10 else f"{seconds:.2g} {unit}", right=True)
 
 
 def size(count: float) -> Cell:

@@ -73,7 +73,7 @@ def describe(found: dict[str, Any]) -> list[Block]:
                 ]
                 for r in found["records"]
             ],
-            ("BY", "FROM", "TIME"),
+            ("BY", "FROM", "PAYLOAD", "TIME"),
         ),
         Line(f"all of one: tidegate dead show {found['records'][0]['offset']}", "quiet"),
     ]

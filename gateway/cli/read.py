@@ -119,4 +119,4 @@ def describe(item: dict[str, Any]) -> str:
 
 def value_text(value: object) -> str:
     """A payload from the wire as people read it: text as it is, all else as JSON."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(",", ":"))

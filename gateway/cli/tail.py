@@ -3,19 +3,21 @@
 import fnmatch
 import json
 import time
+import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import click
 
 from gateway.cli._client import Away, Client, asks_gateway
-from gateway.cli._layout import plural, safe, short_time
+from gateway.cli._layout import plural, safe, short_time, width_of
 from gateway.cli._names import complete_stream
 from gateway.cli.read import value_text
 
 LOOK_S = 0.5  # between two looks for news
 PAGE = 1000
 LOOK_BACK = 10_000  # so many of the newest records are searched for a key
+COLOURS = ("cyan", "green", "magenta", "blue", "yellow", "red")
 AT_ONCE = 5000  # more than this between two looks nobody can read: the rest is told as a number
 
 
@@ -47,7 +49,7 @@ def command(
     stops, this waits for it to come back and goes on where it was.
     """
     tail = Tail(client, list(dict.fromkeys(streams)), key)
-    room = max(map(len, tail.streams)) if len(tail.streams) > 1 else 0
+    room = max(map(width_of, tail.streams)) if len(tail.streams) > 1 else 0
     try:
         _print(tail.newest(count), room, as_json)
         while not no_follow:
@@ -145,11 +147,15 @@ def _print(found: Sequence[Seen], room: int, as_json: bool) -> None:
 
 
 def describe(seen: Seen, room: int, now: int) -> str:
-    """One line: stream (where there are several), time, key, value."""
-    stream = f"{safe(seen.stream):<{room}}  " if room else ""
+    """One line: stream (where there are several), time, key, value; with colours, which only a terminal is shown."""
+    name = safe(seen.stream)
+    colour = COLOURS[zlib.crc32(name.encode()) % len(COLOURS)]
+    stream = f"{click.style(name, fg=colour)}{' ' * (room - width_of(name))}  " if room else ""
     item = seen.item
     if "gap" in item:
         first, last = item["gap"]
-        return f"{stream}-- {plural(last - first + 1, 'record')} gone for ever ({safe(item['cause'])})"
+        told = f"-- {plural(last - first + 1, 'record')} gone for ever ({safe(item['cause'])})"
+        return stream + click.style(told, fg="yellow")
+    at = click.style(short_time(item["t"], now, fine=True), dim=True)
     mark = "  (retained)" if item.get("r") else ""
-    return f"{stream}{short_time(item['t'], now, fine=True)}  {safe(item['k'])}  {safe(value_text(item['v']))}{mark}"
+    return f"{stream}{at}  {click.style(safe(item['k']), bold=True)}  {safe(value_text(item['v']))}{mark}"

@@ -33,6 +33,7 @@ from gateway.cli._layout import (
     safe,
     short_time,
     width_of,
+    wrapped,
 )
 from gateway.cli.dead import reason
 from gateway.cli.status import (
@@ -52,9 +53,9 @@ AGAIN_S = 1.0  # between two tries to reach a gateway that is away
 LOOK_S = 2.0  # between two looks where the gateway cannot tell by itself
 LETTERS = 5  # dead letters that are fetched
 STEPS = " ▁▂▃▄▅▆▇█"
-CURVES = {"in": "in", "out": "out", "waiting": "waiting"}  # series: its name on the screen
+CURVES = ("in", "out", "waiting")  # series of the history
 WIDE = 130  # columns in which everything about the log has room
-SNAPSHOT_WIDTH = 60  # columns of a curve where there is no terminal
+SNAPSHOT_WIDTH = 90  # columns of the curves where there is no terminal
 
 
 @click.command()
@@ -119,6 +120,7 @@ def feed(client: Client, picture: Picture, changed: "threading.Event | _Bell") -
             picture.trouble = f"{error.message.splitlines()[0]}; asking every {LOOK_S:.0f} s"
             with contextlib.suppress(Away, Refused):
                 picture.take(client, "status", client.get("status"))
+                picture.fetch(client)
             changed.set()
             time.sleep(LOOK_S)
             continue
@@ -206,7 +208,7 @@ class Screen:
         room = width - width_of(live) - 2
         top: list[RenderableType] = [
             Text.assemble((fit(safe(title.text), room).ljust(room + 2), TONES["strong"]), (live, TONES[tone])),
-            line(sentence._replace(text=fit(sentence.text, width))),
+            *[line(sentence._replace(text=row)) for row in wrapped(sentence.text, width, 2)],
         ]
         if picture.trouble:
             told = fit(safe(f"reconnecting: {picture.trouble}"), width)
@@ -228,7 +230,7 @@ def snapshot(picture: Picture) -> list[Block]:
     """One picture as text."""
     return [
         *head(picture.status),
-        *[Line(text) for text, _ in curves(picture, SNAPSHOT_WIDTH + 30)],
+        *[Line(text) for text, _ in curves(picture, SNAPSHOT_WIDTH)],
         *[table for table in tables(picture) if table.rows],
         Line(log_line(picture.status)),
     ]
@@ -286,31 +288,36 @@ def _cut(table: Table, rows: int) -> Table:
 
 def curves(picture: Picture, width: int) -> list[tuple[str, str]]:
     """A line for each of what comes in, goes out and waits: now, the last hour as a curve, its peak; and a tone."""
-    lines: list[tuple[str, str]] = []
-    for name, said in CURVES.items():
+    heads, tails, tones = [], [], []
+    for name in CURVES:
         values = picture.series.get(name, [])
-        last = next((value for value in reversed(values) if value is not None), 0.0)
-        figure, peak = number if name == "waiting" else rate, max([v for v in values if v is not None], default=0.0)
-        curve, samples = sparkline(values, max(width - 42, 8))
-        told = f"peak {figure(peak)} in {duration(max(samples * picture.step_s, picture.step_s))}"
-        lines.append(
-            (f"{said:<8}{figure(last):>9}  {curve}  {told}", "attention" if name == "waiting" and last else "")
-        )
-    return lines
+        known = [value for value in values if value is not None]
+        last, figure = known[-1] if known else 0.0, number if name == "waiting" else rate
+        span = duration(max(len(_known(values)), 1) * picture.step_s)
+        heads.append(f"{name:<8}{figure(last):>9}  ")
+        tails.append(f"  peak {figure(max(known, default=0.0))} in {span}")
+        tones.append("attention" if name == "waiting" and last else "")
+    room = max(width - len(heads[0]) - max(map(len, tails)), 8)
+    drawn = [sparkline(picture.series.get(name, []), room) for name in CURVES]
+    return [(h + curve + tail, tone) for h, curve, tail, tone in zip(heads, drawn, tails, tones, strict=True)]
 
 
-def sparkline(values: Sequence[float | None], width: int) -> tuple[str, int]:
-    """A curve in at most so many columns, and how many samples it shows: from the first that is known on.
+def _known(values: Sequence[float | None]) -> Sequence[float | None]:
+    """From the first that is known on."""
+    return values[next((i for i, value in enumerate(values) if value is not None), len(values)) :]
+
+
+def sparkline(values: Sequence[float | None], width: int) -> str:
+    """A curve in so many columns, from the first sample that is known on.
 
     Nothing known is a blank, zero the lowest step; several samples in one column show their largest.
     """
-    known = next((i for i, value in enumerate(values) if value is not None), len(values))
-    values = values[known:]
+    values = _known(values)
     count = min(len(values), width)
     edges = [i * len(values) // count for i in range(count + 1)] if count else [0]
     columns = [max([v for v in values[a:b] if v is not None], default=None) for a, b in pairwise(edges)]
     top = max([v for v in columns if v is not None], default=0.0)
-    return "".join(_step(value, top) for value in columns).rjust(width), len(values)
+    return "".join(_step(value, top) for value in columns).rjust(width)
 
 
 def _step(value: float | None, top: float) -> str:

@@ -34,7 +34,7 @@ def test_it_fits_the_terminal(size):
 
 def test_at_80_by_24_every_part_is_there():
     lines = drawn(picture(), 80, 24)
-    for word in ("SINK", "DRIVER", "PIPELINE", "STREAM", "DEAD LETTER", "Connection refused", "48,210", "12.1 min"):
+    for word in ("SINK", "DRIVER", "PIPELINE", "STREAM", "DEAD LETTER", "Connection refused", "48,210", "12 min"):
         assert any(word in line for line in lines), word
     assert lines[0].endswith("live")
     assert lines[-1].startswith("log 1 MiB of 2 GiB, room for 9 d; a power cut now would take 12 records")
@@ -69,7 +69,7 @@ def test_parts_in_trouble_come_first():
     ],
 )
 def test_a_curve_shows_what_is_known_and_leaves_out_what_is_not(values, curve):
-    assert top.sparkline(values, 4)[0] == curve
+    assert top.sparkline(values, 4) == curve
 
 
 def test_while_the_gateway_is_away_it_says_since_when_and_why():
