@@ -10,6 +10,7 @@ import time
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 TONES = {"ok": "green", "attention": "yellow", "trouble": "bold red", "quiet": "dim", "strong": "bold"}
 SIGNS = {"ok": "●", "attention": "▲", "trouble": "✖"}  # said by shape too, for whom colours are alike
+STEPS = " ▁▂▃▄▅▆▇█"
 LAST, LEAST = 32, 8  # what the last column of a table gets before others are dropped, and before others are cut
 STATES = {"up": "ok", "starting": "attention", "waiting": "attention", "failed": "trouble"}
 
@@ -190,6 +192,33 @@ def _cell(value: object) -> Cell:
     if isinstance(value, Cell):
         return Cell(safe(value), value.tone, right=value.right)
     return Cell(None, right=True) if value is None else Cell(safe(str(value)))
+
+
+# -- curves ------------------------------------------------------------------------------------------------------------
+
+
+def known_part(values: Sequence[float | None]) -> Sequence[float | None]:
+    """From the first that is known on."""
+    return values[next((i for i, value in enumerate(values) if value is not None), len(values)) :]
+
+
+def sparkline(values: Sequence[float | None], width: int) -> str:
+    """A curve in so many columns, from the first sample that is known on.
+
+    Nothing known is a blank, zero the lowest step; several samples in one column show their largest.
+    """
+    values = known_part(values)
+    count = min(len(values), width)
+    edges = [i * len(values) // count for i in range(count + 1)] if count else [0]
+    columns = [max([v for v in values[a:b] if v is not None], default=None) for a, b in pairwise(edges)]
+    top = max([v for v in columns if v is not None], default=0.0)
+    return "".join(_step(value, top) for value in columns).rjust(width)
+
+
+def _step(value: float | None, top: float) -> str:
+    if value is None:
+        return STEPS[0]
+    return STEPS[1] if value <= 0 else STEPS[2 + min(int(value / top * 7), 6)]
 
 
 # -- words and figures -------------------------------------------------------------------------------------------------

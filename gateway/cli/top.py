@@ -10,7 +10,6 @@ import threading
 import time
 import tty
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -25,6 +24,7 @@ from gateway.cli._layout import (
     console,
     duration,
     fit,
+    known_part,
     line,
     number,
     offset,
@@ -32,6 +32,7 @@ from gateway.cli._layout import (
     rate,
     safe,
     short_time,
+    sparkline,
     width_of,
     wrapped,
 )
@@ -52,7 +53,6 @@ if TYPE_CHECKING:
 AGAIN_S = 1.0  # between two tries to reach a gateway that is away
 LOOK_S = 2.0  # between two looks where the gateway cannot tell by itself
 LETTERS = 5  # dead letters that are fetched
-STEPS = " ▁▂▃▄▅▆▇█"
 CURVES = ("in", "out", "waiting")  # series of the history
 WIDE = 130  # columns in which everything about the log has room
 SNAPSHOT_WIDTH = 90  # columns of the curves where there is no terminal
@@ -293,34 +293,10 @@ def curves(picture: Picture, width: int) -> list[tuple[str, str]]:
         values = picture.series.get(name, [])
         known = [value for value in values if value is not None]
         last, figure = known[-1] if known else 0.0, number if name == "waiting" else rate
-        span = duration(max(len(_known(values)), 1) * picture.step_s)
+        span = duration(max(len(known_part(values)), 1) * picture.step_s)
         heads.append(f"{name:<8}{figure(last):>9}  ")
         tails.append(f"  peak {figure(max(known, default=0.0))} in {span}")
         tones.append("attention" if name == "waiting" and last else "")
     room = max(width - len(heads[0]) - max(map(len, tails)), 8)
     drawn = [sparkline(picture.series.get(name, []), room) for name in CURVES]
     return [(h + curve + tail, tone) for h, curve, tail, tone in zip(heads, drawn, tails, tones, strict=True)]
-
-
-def _known(values: Sequence[float | None]) -> Sequence[float | None]:
-    """From the first that is known on."""
-    return values[next((i for i, value in enumerate(values) if value is not None), len(values)) :]
-
-
-def sparkline(values: Sequence[float | None], width: int) -> str:
-    """A curve in so many columns, from the first sample that is known on.
-
-    Nothing known is a blank, zero the lowest step; several samples in one column show their largest.
-    """
-    values = _known(values)
-    count = min(len(values), width)
-    edges = [i * len(values) // count for i in range(count + 1)] if count else [0]
-    columns = [max([v for v in values[a:b] if v is not None], default=None) for a, b in pairwise(edges)]
-    top = max([v for v in columns if v is not None], default=0.0)
-    return "".join(_step(value, top) for value in columns).rjust(width)
-
-
-def _step(value: float | None, top: float) -> str:
-    if value is None:
-        return STEPS[0]
-    return STEPS[1] if value <= 0 else STEPS[2 + min(int(value / top * 7), 6)]

@@ -186,3 +186,42 @@ def test_dead_letters_are_listed_with_their_reasons_and_shown_with_their_bytes(g
     shown = tidegate(gateway, "dead", "show", newest)
     assert shown.returncode == 0
     assert "\n00000000  " in shown.stdout
+
+
+def test_reload_says_what_it_did_and_every_mistake_at_its_place(gateway):
+    found = tidegate(gateway, "reload")
+    assert (found.returncode, found.stdout, found.stderr) == (0, "nothing has changed\n", "")
+    good = gateway.config.read_text()
+    gateway.config.write_text(good.replace("sink: mqtt", "sink: mqqt"))
+    found = tidegate(gateway, "reload")
+    assert (found.returncode, found.stdout) == (78, "")
+    assert f"{gateway.config}:8:" in found.stderr
+    assert "did you mean mqtt?" in found.stderr
+    assert found.stderr.endswith("nothing was reloaded: the gateway goes on as before\n")
+    told = tidegate(gateway, "reload", "--json")
+    assert (told.returncode, json.loads(told.stdout)["problems"][0]["line"]) == (78, 8)
+    assert "the last reload was refused" in tidegate(gateway, "status").stdout.lower()
+    gateway.config.write_text(good)
+    assert tidegate(gateway, "reload").returncode == 0
+
+
+def test_reload_of_a_file_that_the_gateway_does_not_run_with_is_refused(gateway, tmp_path):
+    other = tmp_path / "other.yaml"
+    other.write_text(gateway.config.read_text())
+    found = subprocess.run(
+        [sys.executable, "-m", "gateway", "reload", "--config", other], capture_output=True, text=True
+    )
+    assert found.returncode == 2
+    assert f"the gateway runs with {gateway.config}, not with {other}" in found.stderr
+
+
+def test_reload_without_a_gateway_says_what_to_try_and_whether_the_file_is_right(tmp_path):
+    gateway = GatewayProcess(tmp_path, CONFIG, far=free_port())
+    found = tidegate(gateway, "reload")
+    assert found.returncode == 1
+    assert "systemctl status tidegate" in found.stderr
+    gateway.config.write_text(gateway.config.read_text().replace("rate: 40", "rate: 0"))
+    found = tidegate(gateway, "reload")
+    assert found.returncode == 78
+    assert f"{gateway.config}:4:" in found.stderr
+    assert found.stderr.endswith("nothing was reloaded: no gateway was reached\n")

@@ -5,7 +5,7 @@ import pytest
 from rich.console import Console
 
 from gateway.cli import top
-from gateway.cli._layout import Table
+from gateway.cli._layout import Table, sparkline
 
 
 def picture(**changes):
@@ -69,7 +69,7 @@ def test_parts_in_trouble_come_first():
     ],
 )
 def test_a_curve_shows_what_is_known_and_leaves_out_what_is_not(values, curve):
-    assert top.sparkline(values, 4) == curve
+    assert sparkline(values, 4) == curve
 
 
 def test_while_the_gateway_is_away_it_says_since_when_and_why():
