@@ -233,11 +233,12 @@ class Listener:
             options = options.sniffing()
         driver = self._driver = plugin.build(options, self)
         backoff = Backoff(first=0.5, most=5.0)
-        running = asyncio.ensure_future(keep_running(driver.run, self.board, self._component, backoff, self.clock))
+        serving = keep_running(lambda: _serve(driver), self.board, self._component, backoff, self.clock)
+        running = asyncio.ensure_future(serving)
         try:
             while not until.is_set() and not self.enough:
-                await _pause(until)
-                driver.turn()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(until.wait(), TURN_S)
                 self._tell_state()
         finally:
             running.cancel()
@@ -313,9 +314,23 @@ class Listener:
         return {}
 
 
-async def _pause(until: asyncio.Event) -> None:
-    with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(until.wait(), TURN_S)
+async def _serve(driver: Driver) -> None:
+    """One life of the driver, with its turns; the first defect in either ends it."""
+    parts = [asyncio.ensure_future(driver.run()), asyncio.ensure_future(_turns(driver))]
+    try:
+        done, _ = await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
+        for part in done:
+            part.result()
+    finally:
+        for part in parts:
+            part.cancel()
+        await asyncio.gather(*parts, return_exceptions=True)
+
+
+async def _turns(driver: Driver) -> None:
+    while True:
+        await asyncio.sleep(TURN_S)
+        driver.turn()
 
 
 def local_zone() -> str:

@@ -9,7 +9,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -29,8 +29,11 @@ BUILT_IN = {
     "payload",
 }  # names that mean something else in an expression
 AHEAD_NS = 30_000_000_000  # a clock that is further ahead would make dead letters soon (`max_ahead`)
+CLOSE_NS = 600_000_000_000  # what a time that is text is off its arrival at most where its zone is right
 NEAR_NS = 2 * 86_400_000_000_000  # what a number is off its arrival at most to be taken for a time
 PLAUSIBLE = 1_262_304_000_000_000_000, 4_102_444_800_000_000_000  # 2010 to 2100, for numbers with a telling name
+
+Readers = tuple[Callable[[str | float], int], ...]  # of times that are text, by zone
 
 _UNITS = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1000, "ns": 1}
 _ISO = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d")
@@ -76,7 +79,7 @@ class Inference:
     def __init__(self, zone: str = "UTC") -> None:
         self.zone = zone  # what times that are text without a zone are taken to be of: an IANA name
         self.payloads = 0
-        self._when = reader_of_times(ZoneInfo(zone))
+        self._readers = (reader_of_times(ZoneInfo(zone)), reader_of_times(UTC))
         self._fields: dict[Path, _Field] = {}
         self._crowded = False  # there were more fields than are looked at
 
@@ -86,7 +89,7 @@ class Inference:
         for path, value in _walk(payload, ()):
             field = self._field(path)
             if field is not None:
-                field.add(value, arrival, self._when)
+                field.add(value, arrival, self._readers)
 
     def _field(self, path: Path) -> "_Field | None":
         field = self._fields.get(path)
@@ -120,8 +123,9 @@ class Inference:
         comments: dict[str, str] = {}
         notes: list[str] = []
         times: list[tuple[int, Path]] = []
-        naive = False
+        naive: list[_Field] = []
         ahead: list[str] = []
+        zone, fits = self._zone()
         for path, field in self._fields.items():
             if any(self._fields[path[:i]].kinds - {"object", "null"} for i in range(1, len(path))):
                 continue  # inside of something that is not always an object
@@ -143,7 +147,9 @@ class Inference:
             schema[name] = kind + ("" if always else "?")
             comments[name] = comment
             if kind.startswith("time"):
-                naive |= unit == "text" and field.naive
+                if unit == "text" and field.naive:
+                    naive.append(field)
+                    unit = "UTC" if zone == "UTC" else unit
                 if always:
                     times.append((len(path), path))
                     if field.ahead.get(unit, 0) > AHEAD_NS:
@@ -154,8 +160,17 @@ class Inference:
         if self._crowded:
             notes.append(f"there are more than {len(schema)} fields; the others are left out")
         if naive:
-            notes.append(f"times without a zone are taken to be of {self.zone}; correct `zone:` if the device differs")
-        return Proposal(schema, comments, event, self.zone if naive else None, notes)
+            doubt = "" if fits else "; correct `zone:` if the device differs"
+            notes.append(f"times without a zone {'fit' if fits else 'are taken to be of'} {zone}{doubt}")
+        return Proposal(schema, comments, event, zone if naive else None, notes)
+
+    def _zone(self) -> tuple[str, bool]:
+        """The zone of times that have none, ours or UTC; and whether it brings them close to their arrival."""
+        naive = [field for field in self._fields.values() if field.timely and field.naive]
+        for zone, label in ((self.zone, "text"), ("UTC", "UTC")):
+            if naive and all(field.off[label] <= CLOSE_NS for field in naive):
+                return zone, True
+        return self.zone, False
 
 
 def reach(path: Path) -> str:
@@ -167,7 +182,20 @@ def reach(path: Path) -> str:
 class _Field:
     """What is known of one field."""
 
-    __slots__ = ("ahead", "count", "high", "kinds", "longest", "low", "naive", "near", "plausible", "texts", "timely")
+    __slots__ = (
+        "ahead",
+        "count",
+        "high",
+        "kinds",
+        "longest",
+        "low",
+        "naive",
+        "near",
+        "off",
+        "plausible",
+        "texts",
+        "timely",
+    )
 
     def __init__(self) -> None:
         self.count = 0  # payloads that have it, and not as null
@@ -178,14 +206,16 @@ class _Field:
         self.texts: dict[str, None] = {}  # the first few texts; one more than MOST_TEXTS: there are many
         self.timely = True  # every text is a time …
         self.naive = False  # … and some has no zone
-        self.ahead: dict[str, int] = {}  # unit, or `text` -> how far a time was ahead of its arrival at most, ns
+        # by unit, by `text` in our zone and by `UTC`: how far a time was ahead of its arrival, or off it, at most (ns)
+        self.ahead: dict[str, int] = {}
+        self.off: dict[str, int] = {}
 
-    def add(self, value: object, arrival: int, when: Callable[[str | float], int]) -> None:
+    def add(self, value: object, arrival: int, readers: Readers) -> None:
         kind = _kind(value)
         self.kinds.add(kind)
         self.count += kind != "null"
         if isinstance(value, str):
-            self._add_text(value, arrival, when)
+            self._add_text(value, arrival, readers)
         elif kind in {"int", "float"}:
             assert isinstance(value, int | float)
             self._add_number(value, arrival)
@@ -202,7 +232,7 @@ class _Field:
                     self.near.discard(unit)
                 self.ahead[unit] = max(self.ahead.get(unit, 0), time - arrival)
 
-    def _add_text(self, value: str, arrival: int, when: Callable[[str | float], int]) -> None:
+    def _add_text(self, value: str, arrival: int, readers: Readers) -> None:
         self.longest = max(self.longest, len(value))
         if len(self.texts) <= MOST_TEXTS:
             self.texts[value[: LONGEST_TEXT + 1]] = None
@@ -210,12 +240,14 @@ class _Field:
             self.timely = len(value) <= 64 and _ISO.match(value) is not None
         if self.timely:
             try:
-                time = when(value)
+                times = [when(value) for when in readers]
             except Reject:
                 self.timely = False
-            else:
-                self.naive |= datetime.fromisoformat(value).tzinfo is None
-                self.ahead["text"] = max(self.ahead.get("text", 0), time - arrival)
+                return
+            self.naive |= datetime.fromisoformat(value).tzinfo is None
+            for label, time in zip(("text", "UTC"), times, strict=True):
+                self.ahead[label] = max(self.ahead.get(label, 0), time - arrival)
+                self.off[label] = max(self.off.get(label, 0), abs(time - arrival))
 
     def merge(self, other: "_Field") -> None:
         self.count += other.count
@@ -229,8 +261,9 @@ class _Field:
                 self.texts[text] = None
         self.timely &= other.timely
         self.naive |= other.naive
-        for unit, ahead in other.ahead.items():
-            self.ahead[unit] = max(self.ahead.get(unit, 0), ahead)
+        for mine, theirs in ((self.ahead, other.ahead), (self.off, other.off)):
+            for unit, span in theirs.items():
+                mine[unit] = max(mine.get(unit, 0), span)
 
     def unsayable(self) -> str:
         """Why no schema can have this field; empty if one can. `nothing` where nobody misses it."""

@@ -49,11 +49,22 @@ def test_an_old_number_is_a_time_only_where_its_name_says_so():
     assert found.schema == {"count": "int", "last_seen_ts": "time", "updated_at": "time[ms]"}
 
 
-def test_times_without_a_zone_need_one_and_it_is_said():
-    found = proposal({"Time": "2025-11-23T13:00:00"})
-    assert (found.event, found.zone) == ("Time", "Europe/Berlin")
-    assert "correct `zone:`" in found.notes[0]
-    assert "time: {event: Time, zone: Europe/Berlin}" in found.yaml()
+@pytest.mark.parametrize(
+    ("text", "zone", "note"),
+    [
+        ("2025-11-23T12:59:58", "Europe/Berlin", "times without a zone fit Europe/Berlin"),
+        ("2025-11-23T11:59:58", "UTC", "times without a zone fit UTC"),
+        (
+            "2024-01-01T00:00:00",
+            "Europe/Berlin",
+            "times without a zone are taken to be of Europe/Berlin; correct `zone:` if the device differs",
+        ),
+    ],
+)
+def test_times_without_a_zone_get_the_one_that_fits_their_arrival_or_a_warning(text, zone, note):
+    found = proposal({"Time": text}, {"Time": text})
+    assert (found.event, found.zone, found.notes) == ("Time", zone, [note])
+    assert f"time: {{event: Time, zone: {zone}}}" in found.yaml()
 
 
 def test_a_clock_that_is_ahead_is_not_proposed_as_the_event_time():

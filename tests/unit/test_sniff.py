@@ -1,11 +1,15 @@
 """What sniffing keeps of what it hears: enough for a summary, never more than its bounds."""
 
+import asyncio
 import json
+from types import SimpleNamespace
 
 import pytest
 
+from gateway.clock import SystemClock
+from gateway.config.model import DriverEntry
 from gateway.decode import JSON, decoding
-from gateway.sniff import MOST_KEYS, MOST_REASONS, SAMPLES, Findings, Kind, Seen
+from gateway.sniff import MOST_KEYS, MOST_REASONS, SAMPLES, Findings, Kind, Listener, Seen
 
 NOW = 1_790_000_000_000_000_000
 
@@ -120,3 +124,63 @@ def test_comments_are_no_readings_and_no_failures(findings):
     findings = Findings({"s": decoding("influx")}, "UTC")
     assert findings.take(seen("k", b"# hello"), 0.0).problem.startswith("no reading")
     assert (findings.undecoded, findings.no_records) == (0, 1)
+
+
+class Scripted:
+    """A driver that breaks in its first turns and then reads, a reading with a receipt each turn."""
+
+    def __init__(self, options, inlet):
+        self.inlet, self.left, self.acknowledged = inlet, options, []
+
+    async def run(self):
+        self.inlet.up()
+        await asyncio.Event().wait()
+
+    def turn(self):
+        if self.left:
+            self.left -= 1
+            raise ZeroDivisionError("a defect")
+        inside = True
+
+        class Receipt:
+            def arrived(self):
+                assert not inside, "the driver was not done with its read"
+
+        self.inlet.record("s", [NOW] * 4, ["k"] * 4, [b'{"v":1}'] * 4, receipt=Receipt())
+        inside = False
+
+    def acknowledge(self, receipts):
+        for receipt in receipts:
+            receipt.arrived()
+        self.acknowledged += receipts
+
+
+class Told:
+    def __init__(self):
+        self.seen, self.states = [], []
+
+    def records(self, seen):
+        self.seen += seen
+
+    def state(self, state, detail):
+        self.states.append((state, detail))
+
+
+def test_a_defect_of_a_driver_is_told_and_it_is_started_again_and_all_is_acknowledged(findings, monkeypatch):
+    monkeypatch.setattr("gateway.sniff.TURN_S", 0.01)
+    monkeypatch.setattr(
+        "gateway.sniff.Backoff", lambda first, most: SimpleNamespace(next=lambda: 0.05, reset=lambda: None)
+    )
+    entry = DriverEntry(name="d", driver="scripted", options=2, streams=("s",))
+    told, built = Told(), []
+
+    def build(options, inlet):
+        built.append(Scripted(options, inlet))
+        return built[0]
+
+    listener = Listener(entry, "g", SystemClock(), findings, told, 10)
+    asyncio.run(asyncio.wait_for(listener.listen(SimpleNamespace(build=build), asyncio.Event()), 20))
+    assert findings.count == len(told.seen) == 10, "and not one more than were asked for"
+    assert ("failed", "ZeroDivisionError: a defect") in told.states
+    assert told.states[-1][0] == "up"
+    assert len(built[0].acknowledged) >= 2
