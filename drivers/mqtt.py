@@ -145,6 +145,7 @@ class Options(BrokerOptions, kw_only=True, frozen=True, forbid_unknown_fields=Tr
             self,
             client_id=f"{self.client_id or 'tidegate'}-sniff-{own}",
             session_expiry=Duration(0),
+            status_topic=None,
             retained="mark",
             subscribe=[
                 Subscription(filter=shared(entry.filter), stream=entry.stream, qos=entry.qos)

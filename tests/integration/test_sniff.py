@@ -142,6 +142,24 @@ def test_what_the_broker_kept_is_shown_and_marked_even_where_the_gateway_ignores
     asyncio.run(main())
 
 
+def test_the_gateways_status_topic_is_left_alone(tmp_path):
+    async def main():
+        with Mosquitto(tmp_path) as broker:
+            client = Client(broker.port, "status")
+            client.send(mqtt5.SubscribePacket(1, [mqtt5.TopicFilter("gw/#")]).write())
+            client.packet()
+            async with Sniffing(options(broker.port, status_topic="gw/{gateway}/status")) as sniffing:
+                await asyncio.to_thread(publish, broker.port, [*numbered(3), ("gw/end", b"")])
+                await until(lambda: sniffing.findings.count == 3)
+            packet = await asyncio.to_thread(client.packet)
+            assert packet.topic == "gw/end", "nothing was announced before it"
+            await asyncio.to_thread(publish, broker.port, [("gw/last", b"")])
+            assert (await asyncio.to_thread(client.packet)).topic == "gw/last", "and no last will after it"
+            client.close()
+
+    asyncio.run(main())
+
+
 def test_sniffing_options_are_a_session_of_their_own():
     written = ["a/#", Subscription(filter="$share/g/b/+", stream="t", qos=0)]
     own = options(1883, subscribe=written, client_id="me", session_expiry=Duration(3600))

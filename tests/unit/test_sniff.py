@@ -92,7 +92,7 @@ def test_a_decoder_that_would_do_is_found(findings, value, better):
         ("text", b" ON ", {"v": "ON"}),
         ("keyvalue", b"t=21.5 unit=C", {"t": 21.5, "unit": "C"}),
         (
-            {"csv": {"columns": ["ts", "", "v", "unit"], "delimiter": ";", "decimal": ","}},
+            {"csv": {"columns": ["ts", "", "v", "unit"], "delimiter": ";", "decimal": "comma"}},
             b"1;x;2,5;",
             {"ts": 1, "v": 2.5},
         ),
