@@ -81,12 +81,13 @@ class Report:
         """What plugins may tell others of this gateway (gateway.plugin.Inlet)."""
         lags = self.outlook.lags(self.outlook.readers())
         said = self.outlook.judge(lags)
+        forwarders = self._daemon.intake.forwarders  # asked directly: the outlook ends where the stop begins
         return {
             "state": "stopping" if self._daemon.stopping else "online",
             "version": __version__,
             "sentence": said.sentence,
             "level": said.level,
-            "waiting": sum(lag.records for lag in lags.values()),
+            "waiting": sum(forwarder.lag for forwarder in forwarders),
             "oldest_s": max((lag.oldest_s for lag in lags.values() if lag.oldest_s is not None), default=None),
         }
 

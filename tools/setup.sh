@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Everything that demo, test and bench need: a venv from the lock file, and mosquitto from Debian.
+# Everything that demo, test and bench need: a venv from the lock file, mosquitto and openssl from Debian.
 # usage: setup.sh VENV; PYTHON chooses the interpreter (3.11 or newer)
 set -euo pipefail
 venv=$1
@@ -7,6 +7,7 @@ python=${PYTHON:-python3}
 source "$(dirname "$0")/debian.sh"
 need=()
 [ -x /usr/sbin/mosquitto ] || command -v mosquitto >/dev/null || need+=(mosquitto)
+command -v openssl >/dev/null || need+=(openssl)
 "$python" -c 'import ensurepip, venv' 2>/dev/null || need+=(python3-venv)
 "$python" -c 'import sys; raise SystemExit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; $("$python" --version) found" >&2; exit 1; }
 [ ${#need[@]} = 0 ] || from_debian "${need[@]}"

@@ -12,7 +12,8 @@ One file, `/etc/tidegate/tidegate.yaml`, checked as a whole before anything star
 
     tidegate check
 
-prints every problem of one run as `file:line:column: path: what is wrong, and what to try`, and exits with 78. Another
+prints every problem of one run as `file:line:column: path: what is wrong, and what to try`, and exits with 78. What is
+legal and yet may not be what you meant is told as `warning: …` in the same form, here and at every start. Another
 file is named by `tidegate check FILE`, by `-c FILE` for every command, or by `$TIDEGATE_CONFIG` in the environment.
 `tidegate plugins NAME` shows on the spot what stands here. This page is made from the options' own types by
 `tidegate plugins --markdown`.

@@ -100,7 +100,9 @@ async def connect(
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
     except TimeoutError as error:
         link.drop("timed out")
-        raise LinkLost(f"{address}: no answer within {options.connect_timeout:g} s; is it a broker?") from error
+        raise LinkLost(
+            f"{address}: no answer within {options.connect_timeout:g} s; check that it is a broker"
+        ) from error
     except (ConnectionResetError, ConnectionAbortedError) as error:  # in the midst of the handshake
         raise LinkLost(f"{address}: {shut_out(context is not None)}") from error
     except OSError as error:

@@ -43,7 +43,7 @@ def _look(option: str, path: str, wanted: bytes) -> None:
     if wanted not in data:
         what = "certificate" if wanted is CERTIFICATE else "private key"
         told = f"-----BEGIN {'' if wanted is CERTIFICATE else '… '}{wanted.decode()}"
-        raise LinkLost(f"{option} {path} holds no {what} in PEM form ({told}); is it another file, or in DER form?")
+        raise LinkLost(f"{option} {path} holds no {what} in PEM form ({told}); write another, or convert it from DER")
 
 
 def _me() -> str:
@@ -68,7 +68,7 @@ def _identify(found: ssl.SSLContext, options: BrokerOptions, cert_file: str, key
         found.load_cert_chain(cert_file, key_file, password)
     except ssl.SSLError as error:
         if error.reason in ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH"):
-            told = f"key_file {key_file} does not belong to cert_file {cert_file}; were both renewed?"
+            told = f"key_file {key_file} does not belong to cert_file {cert_file}; renew both together"
         elif asked:
             told = f"the password in key_password_file does not open key_file {key_file}; correct it"
         else:

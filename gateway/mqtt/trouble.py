@@ -41,9 +41,9 @@ _ALERTS = {
     "CERTIFICATE_REVOKED": "the broker says that our certificate was revoked; get a new cert_file and key_file",
     "UNKNOWN_CA": "the broker does not know who signed our certificate; its own list must hold that CA, and cert_file "
     "any certificates in between",
-    "BAD_CERTIFICATE": "the broker does not take our certificate: is it valid already, and made for clients? "
-    "Its log says more; else get a new cert_file",
-    "UNSUPPORTED_CERTIFICATE": "the broker does not take our certificate: is it made for clients? Get a new cert_file",
+    "BAD_CERTIFICATE": "the broker does not take our certificate: check that it is valid already and made for "
+    "clients; its log says more",
+    "UNSUPPORTED_CERTIFICATE": "the broker does not take our certificate; get one that is made for clients",
     "CERTIFICATE_UNKNOWN": "the broker does not take our certificate; its log says why",
     "ACCESS_DENIED": "the broker knows our certificate and does not let it in; check what it allows",
     "PROTOCOL_VERSION": "TLS 1.2 or 1.3 is needed, and the broker speaks neither; update the broker",
@@ -73,7 +73,7 @@ def stranger(head: bytes) -> str | None:
     if head.startswith(b"\x15\x03"):
         return "TLS is spoken on this port; write mqtts:// in the url"
     if head.startswith(b"HTTP/"):
-        return "a web server answers there, no MQTT broker; is the port right? (MQTT has 1883, with TLS 8883)"
+        return "a web server answers there, no MQTT broker; check the port (MQTT has 1883, with TLS 8883)"
     return None
 
 
@@ -81,8 +81,8 @@ def shut_out(tls: bool) -> str:
     """The far side ended the connection at our first words, and did not say why."""
     told = "it ended the connection without letting us in"
     if tls:
-        asks = "does it ask for a certificate of ours (cert_file, key_file)? Its log says more"
-        return f"{told}; does it speak TLS there (else write mqtt://), and {asks}"
+        asks = "cert_file and key_file if it asks for a certificate of ours; its log says more"
+        return f"{told}; write mqtt:// if no TLS is spoken there, or {asks}"
     return f"{told}; write mqtts:// if it expects TLS there; its log says more"
 
 
@@ -95,7 +95,7 @@ def explain(error: OSError) -> str:
         known = _ALERTS.get(re.sub(r"^.*_ALERT_", "", reason))
         return f"TLS: {known or reason or error}"
     if isinstance(error, socket.gaierror):
-        return f"{error.strerror}; is the name in the url right, and is there a network?"
+        return f"{error.strerror}; check the name in the url, and the network"
     number = re.search(r"\[Errno (\d+)\]", str(error))  # asyncio hides the errors of several addresses in one text
     text = os.strerror(int(number[1])) if number else error.strerror or str(error) or type(error).__name__
     return f"{text}: {error.filename}" if error.filename else text

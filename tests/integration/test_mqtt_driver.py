@@ -489,6 +489,17 @@ def test_a_broker_that_breaks_the_protocol_is_told_how_and_left(data, code, word
     asyncio.run(main())
 
 
+def test_a_client_that_is_thrown_out_by_its_namesake_is_told_so():
+    async def main():
+        async with StrictBroker() as broker, House(plugin, options(broker.port)) as house:
+            await until(lambda: up(house))
+            broker.raw(mqtt5.DisconnectPacket(reason_code=mqtt5.DisconnectReasonCode.SESSION_TAKEN_OVER).write())
+            await until(lambda: house.failures)
+            assert "session taken over; another client has our name 'tidegate-g1-plant'" in house.failures[0]
+
+    asyncio.run(main())
+
+
 def test_a_broker_that_speaks_mqtt_3_only_is_named_as_such():
     async def main():
         async def answer(reader, writer):

@@ -186,6 +186,26 @@ def test_sends_that_wait_for_a_broker_that_dies_all_fail():
     asyncio.run(main())
 
 
+def test_a_broker_that_lets_us_in_only_to_throw_us_out_is_asked_less_and_less_often(monkeypatch):
+    bounds = []
+    monkeypatch.setattr("sinks.mqtt.random.uniform", lambda least, most: bounds.append(most) or 0.0)
+
+    async def main():
+        async def in_and_out(reader, writer):
+            await reader.read(1000)
+            writer.write(mqtt5.ConnAckPacket().write())
+            await writer.drain()
+            writer.close()
+
+        server = await asyncio.start_server(in_and_out, "127.0.0.1", 0)
+        async with Running(server.sockets[0].getsockname()[1]):
+            await until(lambda: len(bounds) >= 8)
+            assert bounds[:8] == [1, 2, 4, 8, 16, 32, 60, 60]
+        server.close()
+
+    asyncio.run(main())
+
+
 def test_the_same_delivery_sent_again_is_the_same_message(tmp_path):
     async def main():
         with Mosquitto(tmp_path) as broker:

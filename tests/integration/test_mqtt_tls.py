@@ -122,7 +122,7 @@ def test_the_name_in_the_certificate_is_the_login_of_driver_and_sink(broker, pap
     [
         (None, "the broker asks for a certificate of ours; write cert_file and key_file"),
         ("expired", "the broker says that our certificate has expired"),
-        ("coming", "is it valid already"),
+        ("coming", "check that it is valid already"),
         ("revoked", "the broker says that our certificate was revoked"),
         ("foreign", "the broker does not know who signed our certificate"),
     ],
@@ -213,7 +213,7 @@ def test_a_certificate_renewed_on_disk_is_used_at_the_next_connect(broker, paper
             house.driver._link.drop("cut")
             await until(lambda: any("our certificate has expired" in failure for failure in house.failures))
             shutil.copy(papers.next[0], mine[0])  # half of the renewal
-            await until(lambda: any("were both renewed?" in failure for failure in house.failures))
+            await until(lambda: any("renew both together" in failure for failure in house.failures))
             put(papers.next)
             await until(lambda: house.inlet.states[-1][0] == "up")
 
@@ -223,8 +223,8 @@ def test_a_certificate_renewed_on_disk_is_used_at_the_next_connect(broker, paper
 def test_the_wrong_kind_of_port_is_told_apart(broker, papers):
     plain, secure = f"localhost:{broker.port}", f"localhost:{broker.tls_port}"
     assert "write mqtts:// if it expects TLS there" in attempt(f"mqtt://{secure}")
-    assert "does it speak TLS there (else write mqtt://)" in attempt(f"mqtts://{plain}", ca_file=papers.ca)
-    assert "is there a network?" in attempt("mqtt://no-such-host.invalid")
+    assert "write mqtt:// if no TLS is spoken there" in attempt(f"mqtts://{plain}", ca_file=papers.ca)
+    assert "check the name in the url" in attempt("mqtt://no-such-host.invalid")
     assert "Connection refused" in attempt(f"mqtt://localhost:{free_port()}")
 
 

@@ -53,6 +53,17 @@ def test_every_option_is_explained():
         ({"ca_file": "/ca.pem"}, "mqtts://"),
         ({"url": "mqtts://b", "cert_file": "/c.pem"}, "belong together"),
         ({"password_file": "/p"}, "needs a username"),
+        ({"key_password_file": "/p"}, "needs a key_file"),
+        ({"status_topic": ""}, "write it like gw/{gateway}/status"),
+        ({"status_topic": "gw/+/status"}, "holds neither + nor #"),
+        ({"status_topic": "$SYS/g"}, "the broker's own"),
+        ({"status_topic": "gw/{name}"}, "only {gateway} can be filled in"),
+        ({"status_topic": "gw/{gateway"}, "only {gateway} can be filled in"),
+        ({"status_every": "9s"}, "status_every must be at least 10s"),
+        ({"offline_after": "2d"}, "offline_after must be between 0s and 1d"),
+        ({"subscribe": ["$share/a"]}, "$share/group/filter"),
+        ({"subscribe": ["$share/+/a"]}, "$share/group/filter"),
+        ({"subscribe": ["$share/g/a/#/b"]}, "# must stand alone at the end"),
         ({"keepalive": "100ms"}, "keepalive"),
         ({"max_packet": "10B"}, "max_packet"),
         ({"subscribe": []}, "length >= 1"),
@@ -68,6 +79,24 @@ def test_a_wrong_driver_option_is_refused_in_words(options, words):
     with pytest.raises(msgspec.ValidationError) as refused:
         driver(**options)
     assert words in str(refused.value)
+
+
+def test_one_name_at_a_broker_is_claimed_by_one_entry():
+    mine = driver(status_topic="gw/{gateway}/status").claims("g1", "cloud")
+    assert mine == {
+        "client_id": "the client id 'tidegate-g1-cloud' at b:1883",
+        "status_topic": "the status topic 'gw/g1/status' at b:1883",
+    }
+    assert sink().claims("g1", "cloud")["client_id"] == mine["client_id"]
+    assert sink(client_id="other").claims("g1", "cloud")["client_id"] != mine["client_id"]
+    assert sink(url="mqtt://b:1884").claims("g1", "cloud")["client_id"] != mine["client_id"]
+
+
+def test_a_password_in_the_open_is_warned_of_but_not_to_ourselves():
+    login = {"username": "u", "password_file": "/p"}
+    assert [warning.path for warning in sink(**login).warnings()] == [("url",)]
+    for url in ("mqtts://b", "mqtt://localhost", "mqtt://127.0.0.1:1883", "mqtt://[::1]"):
+        assert not sink(url=url, **login).warnings()
 
 
 def test_a_misspelt_place_in_a_topic_is_understood():
