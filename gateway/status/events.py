@@ -27,6 +27,7 @@ MOST_VIEWERS = 8
 STATUS_S = 2.0
 RECORDS_S = 1.0
 HEARTBEAT_S = 15.0
+SHARE = 50  # a status is made at most this part of the time: with a thousand streams it comes more rarely
 MOST_RECORDS = 50
 MOST_BYTES = 256 << 10  # of records in one event, though always the newest one
 
@@ -39,7 +40,7 @@ class Viewers:
     def __init__(self, source: Source) -> None:
         self._source = source
         self.count = 0
-        self._made = -STATUS_S  # monotonic s when the status was made
+        self._due = 0.0  # monotonic s when the status may be made again
         self._essence = b""
         self._event = b""
 
@@ -49,13 +50,14 @@ class Viewers:
 
     def status_event(self) -> bytes:
         """The newest status as an event; the same object as before where nothing changed."""
-        now = time.monotonic()
-        if now - self._made >= STATUS_S / 2:  # viewers that came at different times share it
-            self._made = now
+        begun = time.monotonic()
+        if begun >= self._due:
             status = self.status()
             essence = msgspec.json.encode({name: part for name, part in status.items() if name not in _ALWAYS_NEW})
             if essence != self._essence:
                 self._essence, self._event = essence, event("status", msgspec.json.encode(status))
+            now = time.monotonic()
+            self._due = now + max(STATUS_S / 2, SHARE * (now - begun))  # viewers that came at different times share it
         return self._event
 
     async def records_event(self, stream: str, at: int) -> tuple[bytes, int]:

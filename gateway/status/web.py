@@ -44,6 +44,8 @@ HEADERS = {
     b"referrer-policy": b"no-referrer",
     b"x-content-type-options": b"nosniff",
 }
+_BUSY = b"there are too many connections; try again in a moment\n"
+BUSY = b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\ncontent-length: %d\r\n\r\n%b" % (len(_BUSY), _BUSY)
 OPEN = ("/healthz", "/login")  # without a login
 
 
@@ -103,7 +105,7 @@ class Connection(H11Protocol):
         super().connection_made(transport)
         self.app_state = {"lasting": self.lasting, "admitted": lambda: True}
         if len(self.connections) > CONNECTIONS:
-            transport.write(b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
+            transport.write(BUSY)
             transport.close()
             return
         self._give(HEADER_S, self._request_due)

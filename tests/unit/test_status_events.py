@@ -126,6 +126,21 @@ def test_all_viewers_see_one_status_that_was_made_once(server, quick):
     assert len(made) <= 2 * (made[-1] - made[0]) / events.STATUS_S + 2  # and not eight times as often
 
 
+def test_a_status_that_is_dear_is_made_more_rarely(server, quick, monkeypatch):
+    made, said = [], server.source.status
+
+    def dear():
+        made.append(time.monotonic())
+        time.sleep(0.02)
+        return {**said(), "loss_window_records": len(made)}
+
+    server.source.status = dear
+    with server.follow("/api/v1/events") as found:
+        for _ in range(4):
+            first(found, "status")
+    assert made[3] - made[0] >= 3 * events.SHARE * 0.02
+
+
 def test_nothing_is_asked_of_the_daemon_when_nobody_follows(server, quick):
     with server.follow("/api/v1/events?stream=boiler") as found:
         next(found)
