@@ -1,0 +1,132 @@
+// The last hour: one line per chart, gaps as gaps, and one reading line through all, by pointer, touch and arrow keys.
+
+import { attr, el, say, svg } from "./dom.js";
+import { clock, known } from "./words.js";
+
+const HEIGHT = 148, SIDE = 8, TOP = 24, FLOOR = HEIGHT - 22; // px
+const COLUMNS = 360;
+
+/** Values as the paths of a line and of the area below it; null breaks them, a lone value is a dot. */
+function trace(values, x, y, floor) {
+	let line = "", area = "";
+	values.forEach((value, i) => {
+		if (!known(value)) return;
+		const spot = `${x(i).toFixed(1)} ${y(value).toFixed(1)}`, first = !known(values[i - 1]);
+		line += first ? `M${spot}h.01` : `L${spot}`;
+		area += `${first ? `M${x(i).toFixed(1)} ${floor}L` : "L"}${spot}`;
+		if (!known(values[i + 1])) area += `V${floor}Z`;
+	});
+	return [line, area];
+}
+
+/** A round number at or above `n`: 1, 2, 2.5 or 5 times a power of ten; for bytes a power of two. */
+function ceiling(n, binary) {
+	if (!(n > 0)) return binary ? 2 ** 20 : 10;
+	if (binary) return 2 ** Math.ceil(Math.log2(n));
+	const ten = 10 ** Math.floor(Math.log10(n));
+	return [1, 2, 2.5, 5, 10].find((step) => step * ten >= n * 0.999) * ten;
+}
+
+/** A small line without scales into an <svg>; its top is its own maximum. */
+export function sparkline(node, values, width = 72, height = 22) {
+	const most = Math.max(0, ...values) || 1;
+	const paths = trace(values, (i) => 1 + (i * (width - 2)) / Math.max(1, values.length - 1), (v) => height - 2 - (v / most) * (height - 4), height);
+	attr(node, "viewBox", `0 0 ${width} ${height}`);
+	if (!node.firstChild) node.append(svg("path.line"), svg("path.area"));
+	paths.forEach((d, i) => attr(node.children[i], "d", d));
+}
+
+/** Charts that share their reading line. `kinds`: [{name: series, title, about, words(value), binary}, …] */
+export function charts(kinds) {
+	const all = kinds.map((kind) => new Chart(kind, (at) => all.forEach((chart) => chart.read(at))));
+	return all;
+}
+
+class Chart {
+	constructor({ name, title, about, words, binary }, reads) {
+		Object.assign(this, { name, words, binary, reads, at: null });
+		this.value = el("span.figure");
+		this.when = el("span.when.soft");
+		this.grid = svg("g.grid");
+		this.line = svg("path.line");
+		this.area = svg("path.area");
+		this.cursor = svg("path.cursor");
+		this.plot = svg("svg", { height: HEIGHT, "aria-hidden": "true" }, this.grid, this.area, this.line, this.cursor);
+		const point = (event) => this.point(event), leave = () => reads(null);
+		this.touch = el("div.touch", {
+			tabindex: 0, role: "slider", "aria-label": `${title} in the last hour`, "aria-valuemin": 0, "aria-valuemax": COLUMNS - 1,
+			pointermove: point, pointerdown: point, pointerleave: leave, blur: leave, keydown: (event) => this.key(event),
+		}, this.plot);
+		this.node = el("figure.card.chart", el("figcaption", el("b", title), this.value, el("span.soft", about), this.when), this.touch);
+		new ResizeObserver(() => this.draw()).observe(this.touch);
+	}
+
+	show(history) {
+		this.until = Number(history?.until);
+		this.step = history?.step_s ?? 10;
+		// A young gateway's line begins where it began, not at the edge.
+		const values = history?.series?.[this.name] ?? [];
+		this.values = [...Array(Math.max(0, COLUMNS - values.length)).fill(null), ...values.slice(-COLUMNS)];
+		this.draw();
+	}
+
+	x(i) {
+		return SIDE + (i * (this.width - 2 * SIDE)) / (COLUMNS - 1);
+	}
+
+	draw() {
+		this.width = this.touch.clientWidth;
+		if (!this.values || this.width < 40) return;
+		const top = ceiling(Math.max(0, ...this.values), this.binary);
+		const y = (v) => FLOOR - (v / top) * (FLOOR - TOP), [line, area] = trace(this.values, (i) => this.x(i), y, FLOOR);
+		attr(this.plot, "width", this.width);
+		attr(this.line, "d", line);
+		attr(this.area, "d", area);
+		const marks = [];
+		for (const value of [0, top / 2, top]) {
+			const at = Math.round(y(value)) + 0.5;
+			marks.push(svg("path", { d: `M${SIDE} ${at}H${this.width - SIDE}` }));
+			if (value) marks.push(svg("text", { x: SIDE, y: at - 4 }, this.words(value)));
+		}
+		for (const back of this.until ? [1, 0.5, 0] : []) {
+			const text = back ? clock(this.until - back * COLUMNS * this.step * 1e9, 5).slice(-5) : "now";
+			marks.push(svg("text", { x: this.x((COLUMNS - 1) * (1 - back)), y: HEIGHT - 6, "text-anchor": ["end", "middle", "start"][back * 2] }, text));
+		}
+		this.grid.replaceChildren(...marks);
+		this.read(this.at);
+	}
+
+	/** Put the reading line at a column; null: the newest value, no line. */
+	read(at) {
+		this.at = at;
+		if (!this.values || !this.width) return;
+		const i = at ?? COLUMNS - 1, value = this.values[i], x = Math.round(this.x(i)) + 0.5;
+		say(this.value, known(value) ? this.words(value) : "–");
+		say(this.when, at === null || !this.until ? "" : clock(this.until - (COLUMNS - 1 - i) * this.step * 1e9));
+		attr(this.touch, "aria-valuenow", i);
+		attr(this.touch, "aria-valuetext", `${known(value) ? this.words(value) : "no reading"}, ${this.when.textContent || "now"}`);
+		attr(this.cursor, "d", at === null ? "" : `M${x} 8V${FLOOR}`);
+	}
+
+	point(event) {
+		const part = (event.clientX - this.touch.getBoundingClientRect().left - SIDE) / (this.width - 2 * SIDE);
+		this.reads(Math.max(0, Math.min(COLUMNS - 1, Math.round(part * (COLUMNS - 1)))));
+	}
+
+	key(event) {
+		const by = { ArrowLeft: -1, ArrowRight: 1, Home: -COLUMNS, End: COLUMNS }[event.key];
+		if (event.key === "Escape") this.reads(null);
+		if (by === undefined) return;
+		event.preventDefault();
+		this.reads(Math.max(0, Math.min(COLUMNS - 1, (this.at ?? COLUMNS - 1) + by)));
+	}
+}
+
+/** Takes a `history` event into a history. False where it does not follow: the whole has to be asked for again. */
+export function extend(history, { until, values }) {
+	const { series, step_s: step, until: before } = history ?? {};
+	if (!before || Math.abs((until - before) / 1e9 / step - 1) > 0.5 || Object.keys(values).some((name) => !series[name])) return false;
+	for (const name of Object.keys(series)) series[name] = [...series[name], values[name] ?? null].slice(-COLUMNS);
+	history.until = until;
+	return true;
+}
