@@ -3,7 +3,6 @@
 Exit codes: 0 fine, 1 the thing asked about is not fine, 2 usage, 78 configuration.
 """
 
-import ast
 import difflib
 import importlib
 import pkgutil
@@ -44,8 +43,8 @@ class Commands(click.Group):
         """The list in --help: the first line of each file, read without running it."""
         rows = []
         for name in self.list_commands(ctx):
-            text = ast.get_docstring(ast.parse(Path(__path__[0], f"{name}.py").read_bytes())) or ""
-            line = text.split("\n", 1)[0].removeprefix(f"`tidegate {name}`: ")
+            with Path(__path__[0], f"{name}.py").open(encoding="utf-8") as file:
+                line = file.readline().strip().strip('"').removeprefix(f"`tidegate {name}`: ")
             rows.append((name, line[:1].upper() + line[1:]))
         with formatter.section("Commands"):
             formatter.write_dl(rows)

@@ -28,10 +28,6 @@ def complete_pipeline(ctx: "click.Context", param: "click.Parameter", begun: str
     return _matching(begun, lambda path: list(_section(path, "pipelines")), ctx, param)
 
 
-def complete_sink(ctx: "click.Context", param: "click.Parameter", begun: str) -> list[str]:
-    return _matching(begun, lambda path: list(_section(path, "sinks")), ctx, param)
-
-
 def _matching(
     begun: str, names: Callable[[str], list[str]], ctx: "click.Context", param: "click.Parameter"
 ) -> list[str]:

@@ -28,6 +28,7 @@ from gateway.cli._layout import (
     size,
     state,
 )
+from gateway.record import DEAD_LETTERS
 
 LOOK_S = 2.0  # between two looks of --watch
 NO_COUNTERS = ("name", "inputs", "outputs", "lag", "rate", "state", "detail", "since", "restarts")  # of a pipeline
@@ -166,7 +167,7 @@ def pipelines_table(status: dict[str, Any]) -> Table:
             [
                 Cell(p["name"], "strong"),
                 names(p.get("inputs", ())),
-                names(p.get("outputs", ())),
+                names([stream for stream in p.get("outputs", ()) if stream != DEAD_LETTERS]),
                 rate(p.get("rate")),
                 p.get("lag"),
                 *[p.get(name, 0) for name in counters],

@@ -289,10 +289,16 @@ def _cut(table: Table, rows: int) -> Table:
 def curves(picture: Picture, width: int) -> list[tuple[str, str]]:
     """A line for each of what comes in, goes out and waits: now, the last hour as a curve, its peak; and a tone."""
     heads, tails, tones = [], [], []
+    status = picture.status
+    present = {
+        "in": sum(driver["rate"] for driver in status["drivers"]),
+        "out": sum(sink["rate"] for sink in status["sinks"]),
+        "waiting": sum(sink["lag"] for sink in status["sinks"]),
+    }
     for name in CURVES:
         values = picture.series.get(name, [])
         known = [value for value in values if value is not None]
-        last, figure = known[-1] if known else 0.0, number if name == "waiting" else rate
+        last, figure = present[name], number if name == "waiting" else rate
         span = duration(max(len(known_part(values)), 1) * picture.step_s)
         heads.append(f"{name:<8}{figure(last):>9}  ")
         tails.append(f"  peak {figure(max(known, default=0.0))} in {span}")

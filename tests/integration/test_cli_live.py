@@ -225,3 +225,17 @@ def test_reload_without_a_gateway_says_what_to_try_and_whether_the_file_is_right
     assert found.returncode == 78
     assert f"{gateway.config}:4:" in found.stderr
     assert found.stderr.endswith("nothing was reloaded: no gateway was reached\n")
+
+
+def test_whoever_comes_from_elsewhere_needs_the_token_and_the_control_socket_needs_none(tmp_path):
+    (tmp_path / "token").write_text("a-token-of-24-characters\n")
+    listen = '{{listen: "127.0.0.1:{status}", token_file: token}}'
+    with GatewayProcess(tmp_path, CONFIG.replace('"127.0.0.1:{status}"', listen), far=free_port()) as gateway:
+        assert tidegate(gateway, "lag").returncode == 0
+        url = ("--url", f"http://127.0.0.1:{gateway.status}")
+        refused = tidegate(gateway, "lag", *url)
+        assert refused.returncode == 1
+        assert "name the file that holds it with --token-file" in refused.stderr
+        assert tidegate(gateway, "lag", *url, "--token-file", str(tmp_path / "token")).returncode == 0
+        picture = tidegate(gateway, "top", *url, "--token-file", str(tmp_path / "token"))
+        assert (picture.returncode, picture.stderr) == (0, "")
