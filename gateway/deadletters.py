@@ -48,7 +48,7 @@ class _Kind:
         self.at = at  # monotonic s of the last failure
         self.tokens = float(BURST)
         self.untold = 0  # failures that no letter has told of yet, the one that is held included
-        self.held: tuple[int, str, bytes] | None = None  # (time, key, letter) of the last one kept back
+        self.held: tuple[int, str, bytes, str] | None = None  # (time, key, letter, by) of the last one kept back
 
     def may_keep(self, now: float) -> bool:
         self.tokens = min(self.tokens + (now - self.at) * RATE, BURST)
@@ -90,18 +90,19 @@ class DeadLetters:
             if kind.held is None and self.held_bytes > MOST_HELD:
                 kind = self._rest
             keep = kind.may_keep(now)
-            self._release(kind)
+            if kind.held is not None:  # now it is certain that this one gets no letter of its own
+                suppressed[kind.held[3]] = suppressed.get(kind.held[3], 0) + 1
+                self._release(kind)
             if keep:
                 kept[0].append(time)
                 kept[1].append(key)
                 kept[2].append(_telling(letter, kind.untold))
                 kind.untold = 0
             else:
-                kind.held = (time, key, letter)
+                kind.held = (time, key, letter, by)
                 kind.untold += 1
                 self._held[kind] = None
                 self.held_bytes += len(letter)
-                suppressed[by] = suppressed.get(by, 0) + 1
         for by, n in suppressed.items():
             self._metrics.add("dead_suppressed_total", n, by=by)
         if kept[2]:
@@ -112,17 +113,17 @@ class DeadLetters:
         """In the making of every commit: tell of all that was kept back, so that no crash can make it untold."""
         for kind in self._held:
             assert kind.held is not None
-            time, key, letter = kind.held
+            time, key, letter, _ = kind.held
             self._log.append(DEAD_LETTERS, [time], [key], [_telling(letter, kind.untold - 1)])
             kind.held, kind.untold = None, 0
         self._held.clear()
         self.held_bytes = 0
 
     def _release(self, kind: _Kind) -> None:
-        if kind.held is not None:
-            self.held_bytes -= len(kind.held[2])
-            kind.held = None
-            del self._held[kind]
+        assert kind.held is not None
+        self.held_bytes -= len(kind.held[2])
+        kind.held = None
+        del self._held[kind]
 
     def _kind(self, head: _Head, now: float) -> _Kind:
         key = (head.by, head.step, pattern(head.reason))
