@@ -48,7 +48,7 @@ def command(
     from gateway.cli._pipelines import chosen
     from gateway.config import load_pipelines
     from gateway.errors import LogError
-    from gateway.log.archive import Archive
+    from gateway.log.archive import Archive, NoLog
     from gateway.trial.rerun import NothingRecorded, rerun
 
     now = time.time_ns()
@@ -63,6 +63,8 @@ def command(
     try:
         archive.open()
         result = rerun(entry, archive, since=begin, until=end, warm_s=warm_s, shown=show, feeders=workshop.feeders)
+    except NoLog as error:
+        raise click.ClickException(f"{error}\nIs the log elsewhere? Say where with --log FOLDER.") from error
     except (LogError, NothingRecorded) as error:
         raise click.ClickException(str(error)) from error
     if as_json:
