@@ -109,8 +109,10 @@ def test_nothing_of_a_status_reaches_the_terminal_unescaped(gateway, told):
     assert "a\\x1b[2J[red]b[/red]" in output
     assert "g\\u202eg" in output
     assert "refused \\x1b]0;title\\x07 [bold]x" in output
-    with console().capture() as capture:
-        console().print(_layout.rendered(status.describe(evil)))
+    screen = console()
+    with screen.capture() as capture:
+        screen.print(_layout.rendered(status.describe(evil)))
+    assert "[red]b[/red]" in capture.get()
     assert not set(capture.get()) & {"\x07", "\u202e"}
 
 
@@ -296,3 +298,14 @@ def test_quantities_read_well():
         "3 GiB",
     ]
     assert _layout.local_time(10**30).endswith("ns")
+
+
+def test_wide_characters_line_up_in_text_and_on_a_terminal():
+    rows = [["冷凍庫", 1], ["e\u0301tage", 22], ["plain", 333]]
+    shown = _layout.Table(["NAME", "COUNT"], rows)
+    screen = console()
+    with screen.capture() as capture:
+        screen.print(_layout.Grid(shown))
+    for text in (_layout.table(shown), capture.get()):
+        ends = [_layout.width_of(line.rstrip()) for line in text.splitlines()]
+        assert len(set(ends)) == 1, text
