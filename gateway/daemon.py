@@ -6,27 +6,29 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TypeVar
+
+import msgspec
 
 from gateway.clock import Clock, SystemClock, synchronized
-from gateway.config import Config
+from gateway.config import LIVE, Changes, Config, SinkEntry, changes, urgent_streams
 from gateway.config import load as load_config
+from gateway.crew import Crew
 from gateway.deadletters import DeadLetters
 from gateway.errors import ConfigError, LogError, Problem
 from gateway.formats import Format
 from gateway.forwarder import Forwarder
 from gateway.health import Board
 from gateway.history import STEP_S
-from gateway.intake import GATHER, Inlet, Intake
-from gateway.log import Files, Keep, Log, LogOptions, SystemFiles
+from gateway.intake import GATHER, Intake
+from gateway.log import Files, Keep, Log, LogOptions, Snapshot, SystemFiles
 from gateway.metrics import Metrics
 from gateway.notify import Notifier
-from gateway.plugin import Outlet, Sink, load
+from gateway.plugin import Outlet, Program, Remembered, Sink, load
 from gateway.record import METRICS, Batch, Gap
 from gateway.report import Report
-from gateway.retry import Backoff, keep_running
 from gateway.shaper import BLOCK, Shaper
 from gateway.status import Status
 
@@ -36,6 +38,9 @@ SETTLE_S = 3.0  # what the log gets at a stop to make durable what was read, and
 LAST_COMMIT_S = 2.0  # what the last commit gets, with the positions that the drain moved
 DRAIN_S = 4.0  # what sinks get at a stop to have confirmed what is under way
 STUCK_S = 90.0  # a part that has work and makes no progress for this long starves the watchdog; a card may take 60 s
+
+
+T = TypeVar("T")
 
 
 class Daemon:
@@ -54,18 +59,18 @@ class Daemon:
             files or SystemFiles(),
         )
         self._letters = DeadLetters(self.log, self.clock, self.metrics)
-        self._urgent = frozenset(s.name for s in config.streams.values() if s.priority == "urgent")
         self._log_thread = ThreadPoolExecutor(1, "log")  # the one that writes
         self._readers = ThreadPoolExecutor(1, "log-read")
+        self._crew = Crew(self.log, self._log_thread, self.clock, self.metrics, self.board)
         self._stop = asyncio.Event()
         self.ready = False
         self.loaded = self.clock.now()  # ns: when this configuration was taken
         self.reloads = 0
-        self.problems: tuple[Problem, ...] = ()  # for which the last reload was refused
+        self.problems: Sequence[Problem] = ()  # for which the last reload was refused
         self.report = Report(self)
         self.hung = False  # after run(): the log's thread never came back from the disk
         self._started = time.monotonic()
-        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._reload: asyncio.Task[list[str]] | None = None
 
     # -- life ----------------------------------------------------------------------------------------------------------
 
@@ -74,32 +79,32 @@ class Daemon:
         loop = asyncio.get_running_loop()
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signum, self.stop)
-        loop.add_signal_handler(signal.SIGHUP, self._no_reload)
-        await self._open(loop)
+        loop.add_signal_handler(signal.SIGHUP, self._hang_up)
+        remembered = await self._open(loop)
         own = self.config.gateway
         status = Status(own.serves, self.report, gateway=own.id, folder=self.config.log.path)
         status.bind()
-        async with asyncio.TaskGroup() as group:
-            self._task(group, "status", status.serve())
-            self._task(group, "watchdog", self._watch())
-            self._task(group, "turns", self.intake.turns())
-            self._task(group, "commits", self.intake.commits())
+        crew = self._crew
+        async with crew.group:
+            crew.task("status", status.serve())
+            crew.task("watchdog", self._watch())
+            crew.task("turns", self.intake.turns())
+            commits = crew.task("commits", self.intake.commits())
             for forwarder in self.intake.forwarders:
-                self._supervised(group, f"sink:{forwarder.name}", forwarder.sink.run)
-                self._supervised(group, f"sink:{forwarder.name}", forwarder.run, task=f"forward:{forwarder.name}")
+                crew.start_sink(forwarder)
             for entry in self.config.drivers.values():
-                self._supervised(group, f"driver:{entry.name}", self._serve_driver(entry))
+                crew.start_driver(entry, remembered.get(entry.name, ()), self.intake)
             # What was built up to here lives as long as we do, and batches hold no cycles: look for garbage rarely.
             gc.collect()
             gc.freeze()
             gc.set_threshold(20_000, 50, 50)
             self.ready = True
-            self._task(group, "history", self._sample())
-            self._task(group, "metrics", self._record_metrics())
+            crew.task("history", self._sample())
+            crew.task("metrics", self._record_metrics())
             self._notify.ready(self.report.outlook.verdict().sentence)
             log_.info("ready after %.2f s", time.monotonic() - self._started)
             await self._stop.wait()
-            await self._wind_down()
+            await self._wind_down(commits)
 
     def stop(self) -> None:
         """Begin the ordered stop."""
@@ -109,20 +114,8 @@ class Daemon:
     def stopping(self) -> bool:
         return self._stop.is_set()
 
-    async def reload(self) -> dict[str, Any]:
-        """Take the configuration as its files are now: {"ok": True, "changes"}, or {"ok": False, "problems"}."""
-        try:
-            await asyncio.to_thread(load_config, self.config.files[0])
-        except ConfigError as error:
-            self.problems = error.problems
-            return {"ok": False, "problems": [problem._asdict() for problem in error.problems]}
-        self.problems = ()
-        return {"ok": True, "changes": []}
-
-    def _no_reload(self) -> None:
-        log_.warning("SIGHUP: a changed configuration is taken at the next start; check it with `tidegate check` first")
-
-    async def _open(self, loop: asyncio.AbstractEventLoop) -> None:
+    async def _open(self, loop: asyncio.AbstractEventLoop) -> Mapping[str, Sequence[Remembered]]:
+        """Recover the log and build what works on it; returns what each driver should recognise."""
         recovery = await loop.run_in_executor(self._log_thread, self.log.open)
         log_.info(
             "log open in %.2f s: %d commits replayed%s%s",
@@ -131,16 +124,15 @@ class Daemon:
             ", torn tail" if recovery.torn else "",
             f", {recovery.damaged} damaged journal records" if recovery.damaged else "",
         )
-        for stream in self.config.streams.values():
-            keep = Keep(size=stream.keep.size, age_s=stream.keep.age, urgent=stream.priority == "urgent")
-            await loop.run_in_executor(self._log_thread, self.log.declare, stream.name, keep)
+        self._declare_streams(self.config)
+        urgent = urgent_streams(self.config)
         self._shaper = Shaper(
             [entry.program for entry in self.config.pipelines.values()],
             self.log,
             self.clock,
             self.metrics,
             self.board,
-            urgent=self._urgent,
+            urgent=urgent,
             read_ahead=self._read_ahead,
             urgent_news=lambda: self.intake.commit_in(0.0),
             letters=self._letters,
@@ -155,20 +147,29 @@ class Daemon:
             gateway=self.config.gateway.id,
             turn_s=self.config.log.turn,
             commit_s=self.config.log.commit,
-            urgent=self._urgent,
+            urgent=urgent,
             summary=self.report.summary,
         )
-        self._remembered = recovery.remembered
         fresh = await loop.run_in_executor(self._log_thread, self._shaper.recover, recovery)
-        self.intake.forwarders = [self._forwarder(entry) for entry in self.config.sinks.values()]
+        self.intake.forwarders = [self._forwarder(entry, urgent) for entry in self.config.sinks.values()]
         for forwarder in self.intake.forwarders:
-            await loop.run_in_executor(self._log_thread, forwarder.open)
+            forwarder.open(await self.in_reading_thread(forwarder.starts))
         if fresh:
             await self.intake.store_snapshots(fresh)
         self.intake.note_gaps(recovery.gaps)
         self._release_cuts()
         self._trust_clock()
         self.board.up("log")
+        return recovery.remembered
+
+    def _declare_streams(self, config: Config) -> None:
+        """Every stream there is, with how it is kept; what nobody configures any more is kept without a limit."""
+        for name in self.log.streams():
+            if name not in config.streams:
+                self.log.declare(name, Keep())
+        for stream in config.streams.values():
+            keep = Keep(size=stream.keep.size, age_s=stream.keep.age, urgent=stream.priority == "urgent")
+            self.log.declare(stream.name, keep)
 
     def _trust_clock(self) -> None:
         """Nothing expires by age while nobody keeps the clock right."""
@@ -183,29 +184,32 @@ class Daemon:
                 if reader.startswith("sink:") and (reader, stream) not in wanted:
                     self.log.positions.release(reader, stream)
 
-    async def _wind_down(self) -> None:
+    async def _wind_down(self, commits: asyncio.Task[None]) -> None:
         """Inputs first, then the log, then the outputs: nothing that was read is lost by stopping."""
         self._notify.stopping()
         self.ready = False
         log_.info("stopping")
-        await self._end("turns", "metrics")
+        if self._reload is not None:
+            self._reload.cancel()
+            await asyncio.wait([self._reload])
+        await self._crew.end("turns", "metrics")
         self.intake.close_inputs()
         try:
             async with asyncio.timeout(SETTLE_S):
                 await self.intake.settle()
         except TimeoutError:
             log_.warning("the log did not take what was gathered; it was not acknowledged, its sources send it again")
-        await self._end(*[name for name in self._tasks if name.startswith("driver:")])
+        await self._crew.end("driver:*")
         try:
             async with asyncio.timeout(DRAIN_S):
                 await asyncio.gather(*[forwarder.drain() for forwarder in self.intake.forwarders])
         except TimeoutError:
             log_.info("some batches were not confirmed in time; they go out again after the next start")
-        await self._end(*[name for name in self._tasks if name.startswith(("forward:", "sink:"))])
+        await self._crew.end("forward:*", "sink:*")
         self.intake.finish()
-        await asyncio.wait([self._tasks["commits"]], timeout=LAST_COMMIT_S)
-        self.hung = not self._tasks["commits"].done()
-        await self._end("commits", "watchdog", "history", "status")
+        await asyncio.wait([commits], timeout=LAST_COMMIT_S)
+        self.hung = not commits.done()
+        await self._crew.end("commits", "watchdog", "history", "status")
         if self.hung:
             log_.error("the disk does not answer; leaving without it, nothing that was acknowledged is lost")
             return
@@ -213,24 +217,6 @@ class Daemon:
         self._log_thread.shutdown()
         self._readers.shutdown()
         log_.info("stopped")
-
-    async def _end(self, *names: str) -> None:
-        tasks = [self._tasks[name] for name in names if name in self._tasks]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    def _task(self, group: asyncio.TaskGroup, name: str, work: Any) -> None:
-        self._tasks[name] = group.create_task(work, name=name)
-
-    def _supervised(
-        self, group: asyncio.TaskGroup, component: str, work: Callable[[], Any], task: str | None = None
-    ) -> None:
-        def restarted() -> None:
-            self.metrics.add("restarts_total", component=component)
-
-        running = keep_running(work, self.board, component, Backoff(), self.clock, on_restart=restarted)
-        self._task(group, task or component, running)
 
     async def _record_metrics(self) -> None:
         """Our own numbers as records of a stream, for those who cannot be scraped, as long as somebody reads it."""
@@ -267,31 +253,94 @@ class Daemon:
             self.report.outlook.sample()
             await asyncio.sleep(STEP_S)
 
-    # -- parts ---------------------------------------------------------------------------------------------------------
+    # -- reload --------------------------------------------------------------------------------------------------------
 
-    def _serve_driver(self, entry: Any) -> Callable[[], Any]:
-        urgent = not self._urgent.isdisjoint(entry.streams)
-        self.board.expect(f"driver:{entry.name}", False)  # known, and not up, from the start
-        inlet = Inlet(entry.name, self.intake, self._remembered.get(entry.name, ()), urgent)
-        # Built once: what it remembers of a session must outlive a lost connection.
-        driver = load("drivers", entry.driver).build(entry.options, inlet)
+    def _hang_up(self) -> None:
+        """SIGHUP."""
+        asyncio.ensure_future(self.reload()).add_done_callback(_log_refusal)
 
-        async def serve() -> None:
-            crashed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            running = asyncio.ensure_future(driver.run())
-            self.intake.attach(entry.name, driver, crashed)
-            try:
-                await asyncio.wait({running, crashed}, return_when=asyncio.FIRST_COMPLETED)
-                (crashed if crashed.done() else running).result()
-            finally:
-                crashed.cancel()
-                running.cancel()
-                await asyncio.gather(running, return_exceptions=True)
-                self.intake.detach(entry.name)
+    async def reload(self) -> list[str]:
+        """Take the configuration as its files are now; only what differs is stopped and started.
 
-        return serve
+        Returns what changed, in words. Raises ConfigError, having changed nothing.
+        """
+        while self._reload is not None:
+            await asyncio.wait([self._reload])
+        self._reload = asyncio.ensure_future(self._take_files())
+        try:
+            return await asyncio.shield(self._reload)
+        finally:
+            if self._reload.done():
+                self._reload = None
 
-    def _forwarder(self, entry: Any) -> Forwarder:
+    async def _take_files(self) -> list[str]:
+        self._notify.reloading()
+        try:
+            config = await asyncio.to_thread(load_config, self.config.files[0])
+            told = await self._change_to(config)
+        except ConfigError as error:
+            self.problems = error.problems
+            first = " | ".join(map(str, error.problems[:10]))
+            log_.warning("the changed configuration is refused, and nothing was changed: %s", first)
+            raise
+        else:
+            self.loaded, self.reloads, self.problems = self.clock.now(), self.reloads + 1, ()
+            log_.info("reloaded: %s", "; ".join(told) or "nothing differs")
+            return told
+        finally:
+            self._notify.ready(self.report.outlook.verdict().sentence)
+
+    async def _change_to(self, config: Config) -> list[str]:
+        """From the configuration in use to this one. What could fail comes before anything is touched."""
+        found, urgent = changes(self.config, config), urgent_streams(config)
+        running = {lane.program.name: lane.program for lane in self._shaper.lanes}
+        programs = {
+            name: entry.program if name in found.pipelines.start else running[name]
+            for name, entry in config.pipelines.items()
+        }
+        sinks = {name: self._forwarder(config.sinks[name], urgent) for name in found.sinks.start}
+        self._declare_streams(config)
+        begun = await self.in_reading_thread(lambda: {name: self._shaper.starts(programs[name]) for name in programs})
+        parked = await self.in_reading_thread(lambda: self._parked(found.pipelines.added))
+        first = await self.in_reading_thread(lambda: {name: sink.starts() for name, sink in sinks.items()})
+
+        kept = await self._crew.take_out_sinks(found.sinks.stop, self.intake)
+        memories = await self._crew.take_out_drivers(found.drivers.stop, self.intake)
+
+        # From here to the starts no step waits for anything: no turn and no commit sees a half of it.
+        told = self._shaper.arrange(list(programs.values()), begun, parked, urgent)
+        self.intake.urgent = urgent
+        self.intake.turn_s, self.intake.commit_s = config.log.turn, config.log.commit
+        self.intake.forwarders = [sinks.get(name) or kept[name] for name in config.sinks]
+        for name, sink in sinks.items():
+            sink.open(first[name])
+        self._release_cuts()
+        self.config = self._in_use(config, programs)
+        self._trust_clock()
+        for name in found.sinks.start:
+            self._crew.start_sink(sinks[name])
+        for name in found.drivers.start:
+            self._crew.start_driver(config.drivers[name], memories.get(name, ()), self.intake)
+        self.intake.look_again()
+        await self.intake.barrier()  # the states of the new definitions are stored
+        return _words(found, told)
+
+    def _parked(self, names: Set[str]) -> dict[str, Snapshot]:
+        """BLOCKING, any thread. The states of pipelines that ran before and were taken out."""
+        found = {name: self.log.snapshot(name) for name in names}
+        return {name: snapshot for name, snapshot in found.items() if snapshot is not None}
+
+    def _in_use(self, config: Config, programs: Mapping[str, Program]) -> Config:
+        """The configuration with what is in use of it: programs that went on, and settings that wait for a start."""
+        entries = {
+            name: msgspec.structs.replace(entry, program=programs[name]) for name, entry in config.pipelines.items()
+        }
+        log = msgspec.structs.replace(self.config.log, turn=config.log.turn, commit=config.log.commit)
+        return msgspec.structs.replace(config, gateway=self.config.gateway, log=log, pipelines=entries)
+
+    # -- sinks and what reads ------------------------------------------------------------------------------------------
+
+    def _forwarder(self, entry: SinkEntry, urgent: Set[str]) -> Forwarder:
         def build(outlet: Outlet) -> Sink:
             sink: Sink = load("sinks", entry.sink).build(entry.options, outlet)
             return sink
@@ -309,14 +358,12 @@ class Daemon:
             clock=self.clock,
             metrics=self.metrics,
             board=self.board,
-            urgent=self._urgent,
+            urgent=urgent,
             read=self.read,
             request_commit=lambda: self.intake.commit_in(0.0),
             summary=self.report.summary,
             letters=self._letters,
         )
-
-    # -- reading -------------------------------------------------------------------------------------------------------
 
     async def read(self, stream: str, first: int, limit: int) -> Batch | Gap | None:
         """Durable records: from memory at once, from disk in the reading thread."""
@@ -324,7 +371,7 @@ class Daemon:
             return self.log.read(stream, first, limit)
         return await asyncio.get_running_loop().run_in_executor(self._readers, self.log.read, stream, first, limit)
 
-    async def in_reading_thread(self, work: Callable[[], int]) -> int:
+    async def in_reading_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._readers, work)
 
     def _read_ahead(self, stream: str, first: int, arrived: Callable[[Batch | Gap | None], None]) -> None:
@@ -343,6 +390,23 @@ class Daemon:
                 self.intake.look_again()
 
         future.add_done_callback(done)
+
+
+def _words(found: Changes, pipelines: Sequence[str]) -> list[str]:
+    """What a reload did."""
+    return [
+        *found.drivers.words("driver"),
+        *[f"pipeline {words}" for words in pipelines],
+        *found.sinks.words("sink"),
+        *[f"stream {name} changed" for name in found.streams],
+        *[f"{name} changed{'' if name in LIVE else ', from the next start on'}" for name in found.settings],
+    ]
+
+
+def _log_refusal(reload: "asyncio.Future[list[str]]") -> None:
+    """Nobody waits for a reload by SIGHUP. What is wrong with a configuration was logged already."""
+    if not reload.cancelled() and not isinstance(error := reload.exception(), ConfigError | None):
+        log_.error("the configuration could not be changed: %s", error, exc_info=error)
 
 
 def serve(config: Config) -> None:

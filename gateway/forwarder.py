@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import logging
 from bisect import bisect_right, insort
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from functools import partial
 from typing import NamedTuple, Protocol
 
@@ -39,9 +39,14 @@ NEAR_AGE = 0.125  # s: an age that comes this soon is cut in the commit that is 
 class BatchLimits(Protocol):
     """What ends a batch; the configuration's `batch:`."""
 
-    records: int
-    bytes: int
-    age: float  # s
+    @property
+    def records(self) -> int: ...
+
+    @property
+    def bytes(self) -> int: ...
+
+    @property
+    def age(self) -> float: ...  # s
 
 
 class Reader(Protocol):
@@ -97,7 +102,7 @@ class Forwarder:
         clock: Clock,
         metrics: Metrics,
         board: Board,
-        urgent: frozenset[str],
+        urgent: Set[str],
         read: Reader,
         request_commit: Callable[[], None],
         summary: Callable[[], Mapping[str, object]],
@@ -119,6 +124,7 @@ class Forwarder:
         self._ready: dict[Extent, Delivery] = {}  # encoded once, for the retry
         self._failed: SinkUnavailable | None = None
         self._order = 0
+        self._leaving = False  # nothing is cut and nothing more is sent
         self._wake = asyncio.Event()
         self._blocks: dict[str, Batch | Gap] = {}
         self._backoff = Backoff(first=1.0, most=60.0)
@@ -142,11 +148,16 @@ class Forwarder:
 
     # -- the making of a commit ----------------------------------------------------------------------------------------
 
-    def open(self) -> None:
-        """BLOCKING, before the first turn: find the position of every stream, and the cuts that are still owed."""
+    def starts(self) -> dict[str, int]:
+        """BLOCKING, any thread. Where it begins with those of its streams that it has not read before."""
+        places = self._log.positions.of(self.reader)
+        return {lane.stream: self._first(lane.stream) for lane in self.lanes if lane.stream not in places}
+
+    def open(self, starts: Mapping[str, int]) -> None:
+        """Before its first turn: take every position, or what starts() said, and the cuts that are still owed."""
         for lane in self.lanes:
             if self._log.positions.where(self.reader, lane.stream) is None:
-                self._log.positions.start(self.reader, lane.stream, self._first(lane.stream))
+                self._log.positions.start(self.reader, lane.stream, starts[lane.stream])
             lane.restart(self._log.positions.cut_next(self.reader, lane.stream))
         wanted = {lane.stream for lane in self.lanes}
         for extent in self._log.positions.outstanding(self.reader):
@@ -162,6 +173,8 @@ class Forwarder:
 
     def cut(self) -> None:
         """Cut what is due into extents; they travel in the commit that is being made."""
+        if self._leaving:
+            return
         room = self._room
         now = self.clock.monotonic()
         for lane in self.lanes:
@@ -191,7 +204,7 @@ class Forwarder:
     def due(self, now: float) -> bool:
         """Is a batch old enough, or are lanes free and full batches there, so that a commit is worth making?"""
         room = self._room
-        if room <= 0:
+        if room <= 0 or self._leaving:
             return False
         starved = not self._queue and len(self._under_way) < self._in_flight
         for lane in self.lanes:
@@ -285,12 +298,28 @@ class Forwarder:
                     if self._under_way:
                         continue
                     await self._wait_out(self._failed)
-                while self._queue and len(self._under_way) < self._in_flight and self._failed is None:
+                while self._queue and len(self._under_way) < self._in_flight and self._may_send:
                     delivery = await self._delivery(self._queue[0].extent)
+                    if self._leaving:
+                        break
                     waiting = self._queue.pop(0)
                     self._under_way[waiting.extent] = waiting
                     sends.create_task(self._send(delivery, waiting), name=f"send:{delivery.id}")
                     self._board.expect(self.reader, True)
+
+    @property
+    def _may_send(self) -> bool:
+        return self._failed is None and not self._leaving
+
+    def retire(self) -> None:
+        """It is about to be taken out: cut and send nothing more. What was cut is owed by its successor."""
+        self._leaving = True
+
+    async def returned(self) -> None:
+        """Wait until nothing is under way. The caller bounds the time."""
+        while self._under_way:
+            self._idle.clear()
+            await self._idle.wait()
 
     async def drain(self) -> None:
         """Wait until everything that was cut is confirmed, or the sink is not there. The caller bounds the time."""

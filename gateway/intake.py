@@ -9,7 +9,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from concurrent.futures import Executor
 from typing import TypeVar
 
@@ -98,7 +98,7 @@ class Intake:
         gateway: str,
         turn_s: float,
         commit_s: float,
-        urgent: frozenset[str],
+        urgent: Set[str],
         summary: Callable[[], Mapping[str, object]],
     ) -> None:
         self.log, self.clock, self.metrics, self.board, self.gateway = log, clock, metrics, board, gateway
@@ -107,11 +107,13 @@ class Intake:
         self.lost: dict[str, int] = {}  # stream -> records gone before everyone who reads it had them, since the start
         self.unsafe = 0  # records gathered that their source cannot send again
         self._shaper, self._executor = shaper, executor
-        self._turn_s, self._commit_s, self._urgent = turn_s, commit_s, urgent
+        self.turn_s, self.commit_s, self.urgent = turn_s, commit_s, urgent  # a reload may change them
         self.forwarders: list[Forwarder] = []
         self._drivers: dict[str, Driver] = {}
         self._crashed: dict[str, asyncio.Future[None]] = {}
         self._paused: set[str] = set()
+        self._leaving: set[str] = set()  # drivers that are paused for good
+        self._barriers: list[asyncio.Future[None]] = []
         self._shape_is_due = False
         self._due = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
@@ -128,7 +130,7 @@ class Intake:
     def attach(self, name: str, driver: Driver, crashed: "asyncio.Future[None]") -> None:
         """From now on the driver takes part in turns; `crashed` gets what it raises in one of our calls."""
         self._drivers[name], self._crashed[name] = driver, crashed
-        if self._closed or self._paused:
+        if self._closed or self._paused - self._leaving:
             self._pause()
 
     def detach(self, name: str) -> None:
@@ -137,6 +139,14 @@ class Intake:
             self._call(name, "resume")  # it comes back later, and nobody would remember that it was paused
         self._drivers.pop(name, None)
         self._crashed.pop(name, None)
+        self._leaving.discard(name)
+
+    def retire(self, name: str) -> None:
+        """This driver is about to be taken out: it reads nothing more, and can still be acknowledged."""
+        self._leaving.add(name)
+        if name not in self._paused:
+            self._paused.add(name)
+            self._call(name, "pause")
 
     def _call(self, name: str, method: str, *arguments: object) -> None:
         """Call a driver. Its defect must not touch the others: the supervisor gets it, and starts it again."""
@@ -161,7 +171,7 @@ class Intake:
         self.look_again()  # what the last run left: backlogs of new pipelines, batches that were never cut
         self.commit_in(0.0)
         while True:
-            await asyncio.sleep(self._turn_s)
+            await asyncio.sleep(self.turn_s)
             self._turn()
 
     def _turn(self) -> None:
@@ -175,7 +185,7 @@ class Intake:
     def gathered(self, stream: str) -> None:
         """Records came in: shape them once the reads of this round of the loop are done."""
         self.look_again()
-        if stream in self._urgent:
+        if stream in self.urgent:
             self.commit_in(0.0)
 
     def look_again(self) -> None:
@@ -200,9 +210,9 @@ class Intake:
         if log.pending_bytes * self._bytes_per_byte >= WORTH or self._shaper.wants_commit():
             self.commit_in(0.0)
         elif log.pending_bytes or self.receipts:
-            self.commit_in(self._commit_s)
+            self.commit_in(self.commit_s)
         elif log.pending:
-            self.commit_in(max(self._commit_s, POSITIONS_S))
+            self.commit_in(max(self.commit_s, POSITIONS_S))
         if turn:
             now = self.clock.monotonic()
             if self._shaper.due(self.clock.now()) or any(forwarder.due(now) for forwarder in self.forwarders):
@@ -233,7 +243,7 @@ class Intake:
     def _resume(self) -> None:
         if self._closed:
             return
-        for name in list(self._paused):
+        for name in self._paused - self._leaving:
             self._paused.discard(name)
             self._call(name, "resume")
 
@@ -261,6 +271,13 @@ class Intake:
             self.commit_in(0.0)
             await asyncio.sleep(FLOOR_S)
 
+    async def barrier(self) -> None:
+        """Wait until a commit that began after this call is durable and acknowledged."""
+        passed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._barriers.append(passed)
+        self.commit_in(0.0)
+        await passed
+
     def finish(self) -> None:
         """Let `commits` return after one more commit."""
         self._stopping = True
@@ -278,12 +295,20 @@ class Intake:
             self.look_again()
         for forwarder in self.forwarders:
             forwarder.cut()
-        if not self.log.pending:
+        barriers, self._barriers = self._barriers, []
+        await self._commit_gathered()
+        for passed in barriers:
+            if not passed.done():
+                passed.set_result(None)
+        await self._maintain_if_due()
+
+    async def _commit_gathered(self) -> None:
+        wanted = self._shaper.wants_snapshots
+        if not self.log.pending and not wanted:
             self._acknowledge_gathered()  # repeats of what is durable already
-            await self._maintain_if_due()
             return
         raw = self.log.pending_bytes
-        commit = self.log.gather(self._shaper.snapshots() if self.log.turnover_due else None)
+        commit = self.log.gather(self._shaper.snapshots() if wanted or self.log.turnover_due else None)
         receipts, self.receipts = self.receipts, []
         self._in_flight_unsafe, self.unsafe = self.unsafe, 0
         self._in_flight = True
@@ -304,7 +329,6 @@ class Intake:
         self._acknowledge(receipts)
         for forwarder in self.forwarders:
             forwarder.committed()
-        await self._maintain_if_due()
 
     async def _until_written(self, commit: Commit) -> None:
         backoff = Backoff(first=0.25, most=5.0)

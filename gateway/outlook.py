@@ -28,7 +28,7 @@ class Running(Protocol):
     board: Board
     clock: Clock
     ready: bool
-    problems: tuple[Problem, ...]  # for which the last reload was refused
+    problems: Sequence[Problem]  # for which the last reload was refused
 
     @property
     def stopping(self) -> bool: ...

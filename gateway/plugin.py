@@ -234,6 +234,16 @@ class Program(Protocol):
 
     def restore(self, state: bytes) -> None: ...
 
+    def adopt(self, state: bytes) -> Sequence[str]:
+        """Before the first run: take over what fits of a snapshot() of another definition. Returns the steps that hold
+        something and start empty, as `steps[1].window`.
+        """
+        ...
+
+    def clear(self, steps: Sequence[str]) -> None:
+        """Have these steps forget what they hold."""
+        ...
+
     def stats(self) -> Mapping[str, int]:
         """Counters for the status: keys held, windows open, late, evicted, …"""
         ...

@@ -62,5 +62,11 @@ class Secret:
         with open(self.path, "rb") as file:
             return file.read(65536).rstrip(b"\r\n")
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other.path == self.path
+
+    def __hash__(self) -> int:
+        return hash(self.path)
+
     def __repr__(self) -> str:
         return f"Secret({self.path!r})"

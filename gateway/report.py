@@ -4,9 +4,10 @@ read.
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from gateway import __version__
+from gateway.errors import ConfigError
 from gateway.health import Component
 from gateway.outlook import Lag, Outlook
 from gateway.outlook import Running as Judged
@@ -18,6 +19,8 @@ DEAD_LOOK = 500  # dead letters that are looked at for one answer …
 DEAD_BYTES = 2 << 20  # … and about how many bytes of them
 DEAD_CHUNK = 50
 
+T = TypeVar("T")
+
 
 class Running(Judged, Protocol):
     """What the report needs of a daemon."""
@@ -27,9 +30,9 @@ class Running(Judged, Protocol):
 
     async def read(self, stream: str, first: int, limit: int) -> Batch | Gap | None: ...
 
-    async def in_reading_thread(self, work: Callable[[], int]) -> int: ...
+    async def in_reading_thread(self, work: Callable[[], T]) -> T: ...
 
-    async def reload(self) -> dict[str, Any]: ...
+    async def reload(self) -> list[str]: ...
 
 
 class Report:
@@ -250,7 +253,10 @@ class Report:
         }
 
     async def reload(self) -> dict[str, Any]:
-        return await self._daemon.reload()
+        try:
+            return {"ok": True, "changes": await self._daemon.reload()}
+        except ConfigError as error:
+            return {"ok": False, "problems": [problem._asdict() for problem in error.problems]}
 
     def metrics(self) -> bytes:
         """What Prometheus scrapes."""

@@ -7,10 +7,12 @@
 - Its state is snapshotted now and then. After a restart the records since the snapshot are run again with the outputs
   thrown away: they are recorded already.
 - One that needs longer than its budget falls behind by itself and delays nobody's acknowledgement.
+- A changed definition takes over the state of every step that still means the same. The next commit stores the states
+  as they are then, so a crash finds what belongs to the new definitions.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from typing import Any
 
@@ -86,14 +88,19 @@ class Shaper:
         metrics: Metrics,
         board: Board,
         *,
-        urgent: frozenset[str],
+        urgent: Set[str],
         read_ahead: ReadAhead,
         urgent_news: Callable[[], None],
         letters: DeadLetters,
     ) -> None:
         self._log, self._clock, self._metrics, self._board, self._letters = log, clock, metrics, board, letters
         self._urgent, self._read_ahead, self._urgent_news = urgent, read_ahead, urgent_news
-        self.lanes = [Lane(program, not urgent.isdisjoint(program.outputs)) for program in programs]
+        self.lanes = [self._lane(program) for program in programs]
+        self._leaving: dict[str, Snapshot] = {}  # the last states of pipelines that were taken out, to be stored
+        self.wants_snapshots = False  # the coming commit must store the states: some definition is new
+
+    def _lane(self, program: Program) -> Lane:
+        return Lane(program, any(stream in self._urgent for stream in program.outputs))
 
     # -- start -------------------------------------------------------------------------------------------------------
 
@@ -101,38 +108,94 @@ class Shaper:
         """BLOCKING. Bring every state to where its position is; returns what must be stored before the first turn."""
         fresh: dict[str, Snapshot] = {}
         for lane in self.lanes:
-            name, signature = lane.program.name, lane.program.signature
-            positions = {stream: self._log.positions.where(lane.reader, stream) for stream in lane.program.inputs}
+            name, program = lane.program.name, lane.program
+            self._place(lane, self.starts(program))
             snapshot = recovery.snapshots.get(name)
-            known = snapshot is not None and snapshot.signature == signature
-            for stream, position in positions.items():
-                if position is None:
-                    lane.at[stream] = self._start(lane, stream)
-                    self._log.positions.start(lane.reader, stream, lane.at[stream])
-                else:
-                    lane.at[stream] = position
-            if known:
-                assert snapshot is not None
-                self._replay(lane, snapshot, [tick for tick in recovery.ticks if tick.pipeline == name])
-            else:
-                if snapshot is not None:
-                    log_.warning("pipeline %s: its definition changed, its state starts empty", name)
+            if snapshot is None:
                 fresh[name] = self._snapshot(lane)
+            else:
+                ticks = [tick for tick in recovery.ticks if tick.pipeline == name]
+                if snapshot.signature == program.signature:
+                    program.restore(snapshot.state)
+                    self._replay(lane, snapshot, ticks)
+                else:
+                    empty = program.adopt(snapshot.state)
+                    self._replay(lane, snapshot, ticks)
+                    program.clear(empty)  # what they made of those records went nowhere, so they have not seen them
+                    log_.warning("pipeline %s", _told_of_change(name, empty))
+                    fresh[name] = self._snapshot(lane)
             self._board.up(f"pipeline:{name}")
         return fresh
 
-    def _start(self, lane: Lane, stream: str) -> int:
-        start = lane.program.start
+    def starts(self, program: Program) -> dict[str, int]:
+        """BLOCKING, any thread. Where a pipeline begins to read those of its inputs that it has not read before."""
+        places = self._log.positions.of(f"pipeline:{program.name}")
+        return {stream: self._start(program.start, stream) for stream in program.inputs if stream not in places}
+
+    def _start(self, start: str | int, stream: str) -> int:
         if start == "latest":
             return self._log.next(stream)
         if isinstance(start, int):  # below zero: that long ago
             return self._log.seek(stream, start if start >= 0 else self._clock.now() + start)
         return self._log.oldest(stream)
 
+    def _place(self, lane: Lane, starts: Mapping[str, int]) -> None:
+        """Have the lane stand where its reader stands, or at its start where that never read."""
+        for stream in lane.program.inputs:
+            position = self._log.positions.where(lane.reader, stream)
+            if position is None:
+                position = starts[stream]
+                self._log.positions.start(lane.reader, stream, position)
+            lane.at[stream] = position
+
+    def arrange(
+        self,
+        programs: Sequence[Program],
+        starts: Mapping[str, Mapping[str, int]],
+        parked: Mapping[str, Snapshot],
+        urgent: Set[str],
+    ) -> list[str]:
+        """Between turns: from now on these pipelines run, in this order. A program that runs already goes on as it is.
+
+        `starts`: what starts() said of the others, by name; `parked`: the stored states of those that ran before, but
+        do not run now. Returns what there is to tell of each pipeline that changed, in words.
+        """
+        self._urgent = urgent
+        running = {lane.program.name: lane for lane in self.lanes}
+        told, lanes = [], []
+        for program in programs:
+            name = program.name
+            before = running.pop(name, None)
+            lane = self._lane(program)
+            if before is not None and before.program is program:
+                before.urgent = lane.urgent
+                lanes.append(before)
+                continue
+            self._place(lane, starts.get(name, {}))
+            state = self._state_of(before) if before is not None else parked.get(name)
+            if state is not None and all(state.positions.get(stream, at) == at for stream, at in lane.at.items()):
+                told.append(_told_of_change(name, program.adopt(state.state)))
+            else:
+                told.append(f"{name} added" if before is None else f"{name} changed; starting empty: all of it")
+            self._board.up(f"pipeline:{name}")
+            lanes.append(lane)
+        for name, lane in running.items():
+            if (last := self._state_of(lane)) is not None:
+                self._leaving[name] = last
+            told.append(f"{name} removed")
+            self._board.forget(f"pipeline:{name}")
+            self._metrics.forget(pipeline=name)
+        self.lanes = lanes
+        self.wants_snapshots |= bool(told)
+        return told
+
+    def _state_of(self, lane: Lane) -> Snapshot | None:
+        """None where the pipeline has stopped: its state is not one that belongs to its position."""
+        return None if lane.failed else self._snapshot(lane)
+
     def _replay(self, lane: Lane, snapshot: Snapshot, ticks: Sequence[Tick]) -> None:
         """Run the records between the snapshot and the position again, with the ticks where they were."""
         until = dict(lane.at)
-        lane.program.restore(snapshot.state)
         lane.at = {stream: snapshot.positions.get(stream, until[stream]) for stream in until}
         nothing = Nothing()
         for tick in ticks:
@@ -219,7 +282,7 @@ class Shaper:
 
     def snapshots(self) -> dict[str, Snapshot]:
         """Every state as it is in the commit that is being made; one that failed keeps its last good one."""
-        states: dict[str, Snapshot] = {}
+        states, self._leaving, self.wants_snapshots = self._leaving, {}, False
         for lane in self.lanes:
             if not lane.failed:
                 with self._alone(lane):
@@ -338,6 +401,10 @@ class Shaper:
                 self._metrics.add("derived_total", news, pipeline=lane.program.name, stream=stream)
             if news and stream in self._urgent:
                 self._urgent_news()
+
+
+def _told_of_change(name: str, empty: Sequence[str]) -> str:
+    return f"{name} changed; starting empty: {', '.join(empty)}" if empty else f"{name} changed, its state goes on"
 
 
 def _last_of(letters: Sequence[bytes], total: int) -> str:

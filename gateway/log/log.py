@@ -235,7 +235,7 @@ class Log:
         return home
 
     def declare(self, stream: str, keep: Keep) -> None:
-        """BLOCKING. The stream exists and is kept like this. May be repeated."""
+        """The stream exists and is kept like this from the next seal on. May be repeated."""
         self._stream(stream).keep = keep
 
     # -- what is there -------------------------------------------------------------------------------------------------
@@ -621,6 +621,18 @@ class Log:
             else:
                 at = part.last + 1
         return home.durable
+
+    def snapshot(self, pipeline: str) -> Snapshot | None:
+        """BLOCKING, any thread. The newest durable state of a pipeline, which may be one that no longer runs."""
+        written = self._unsealed.snapshots
+        if written is not None and pipeline in written[1]:
+            return written[1][pipeline]
+        with self._reading:
+            return self._reader.snapshot(pipeline)
+
+    def remembered(self, source: str) -> Sequence[Remembered]:
+        """BLOCKING. The last durable records of a source that carried delivery ids, oldest first."""
+        return self._unsealed.remembered.get(source, ())
 
     # -- the rest ------------------------------------------------------------------------------------------------------
 

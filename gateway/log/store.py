@@ -11,7 +11,7 @@ import sqlite3
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import zstandard
@@ -175,7 +175,7 @@ class Store:
         for pipeline, commit, signature, positions, state in query("SELECT * FROM snapshot").fetchall():
             # One that fails its checksum is no snapshot: the pipeline starts with an empty state, and says so.
             with suppress(ValueError):
-                snapshots[pipeline] = (commit, Snapshot(signature, unpacked(state), json.loads(positions)))
+                snapshots[pipeline] = (commit, _snapshot(signature, positions, state))
         ticks = [
             Tick(pipeline, now, json.loads(positions), commit)
             for _, pipeline, now, positions, commit in query("SELECT * FROM tick ORDER BY id").fetchall()
@@ -369,6 +369,13 @@ class StoreReader:
         first = rows[0][0]
         return first if isinstance(first, int) else None
 
+    def snapshot(self, pipeline: str) -> Snapshot | None:
+        """The stored state of a pipeline; None also where it does not read back."""
+        rows = self._rows("SELECT signature, positions, state FROM snapshot WHERE pipeline=?", pipeline)
+        with suppress(ValueError):
+            return _snapshot(*rows[0]) if rows else None
+        return None
+
     def block_since(self, shelf_id: int, time_ns: int) -> int | None:
         """Where the first block starts that holds a record of that time or later."""
         rows = self._rows(
@@ -380,3 +387,8 @@ class StoreReader:
         if self._db is not None:
             self._db.close()
             self._db = None
+
+
+def _snapshot(signature: Any, positions: Any, state: Any) -> Snapshot:
+    """Raises ValueError for one that does not read back."""
+    return Snapshot(signature, unpacked(state), json.loads(positions))

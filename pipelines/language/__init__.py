@@ -59,7 +59,7 @@ __all__ = [
     "compile_pipeline",
 ]
 
-LANGUAGE = 1  # raised when the same definition may come to mean something else, or keep its state differently
+LANGUAGE = 2  # raised when the same definition may come to mean something else, or keep its state differently
 
 
 class Time(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -128,7 +128,7 @@ def compile_pipeline(
     code.mistakes, code.inputs = mistakes, inputs
     event = _event(code, time)
     keys, one = (it.key, False) if isinstance(it.key, list) else ([it.key], True)
-    code.set_key(keys, one)
+    code.set_key(keys, one, time.event)
     whole = _write_steps(code, it.steps)
     _write_end(code, outputs, whole)
     texts = [stream for stream in inputs if decoders.get(stream, JSON).name != JSON.name]
@@ -142,7 +142,7 @@ def compile_pipeline(
     source, steps, namespace = assemble(code, schema, clock, progress)
     every_output = [*dict.fromkeys([*code.streams, DEAD_LETTERS])]
     signature = _signature(it, inputs, decoders)
-    program = Pipeline(name, inputs, every_output, start, signature, source, steps, progress, code.states)
+    program = Pipeline(name, inputs, every_output, start, signature, source, steps, progress, code.states, code.held)
     program.tests = tests
     for stage in code.stages:
         program.counts.update(dict.fromkeys(stage.counted, 0))
@@ -281,7 +281,7 @@ def _write_steps(code: Code, steps: Sequence[Mapping[str, Any]]) -> bool:
             code.mistake(f"a step has one key, its name; this has {names}; begin each with `- `", "steps", i)
             continue
         ((kind, value),) = step.items()
-        code.at = ("steps", i, kind)
+        code.begin_step(("steps", i, kind))
         try:
             found = plugin.load("steps", kind)
         except plugin.UnknownPlugin as error:
@@ -299,6 +299,7 @@ def _write_steps(code: Code, steps: Sequence[Mapping[str, Any]]) -> bool:
         code.misread = bool(mistakes)
         if options is not None:
             found.build(options).write(code)
+            code.end_step(value)
             whole = True
     return whole
 

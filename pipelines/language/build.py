@@ -9,8 +9,9 @@ stream's name or a text literal, is bound as a constant and reached by its name.
 """
 
 import contextlib
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -37,6 +38,13 @@ class State(Protocol):
     def stats(self) -> Mapping[str, int]:
         """What the status shows, such as keys held."""
         ...
+
+
+class Held(NamedTuple):
+    """Whose a state is."""
+
+    step: str  # as dead letters name it: steps[1].window
+    signature: str  # of all that decides what the state means
 
 
 class Stage:
@@ -77,6 +85,7 @@ class Code:
         self.mistakes: list[Mistake] = []
         self.namespace: dict[str, Any] = dict(NAMESPACE)
         self.states: list[State] = []
+        self.held: list[Held] = []  # of each state: which step holds it, and when another definition may take it over
         self.waiting: list[Timed] = []
         self.inputs: Sequence[str] = ()
         self.streams: list[str] = []  # outputs, in the order they were named
@@ -85,6 +94,8 @@ class Code:
         self.changed = False  # a field was named: the payload as received no longer says everything
         self.shaped = ""  # code of the bytes to send, where a step has said what they are
         self.handed: list[tuple[Any, int]] = []  # (state, stage that takes its rows)
+        self._asked: list[str] = []  # what the step that is writing itself asked of its records, with types
+        self._kept_by: list[str] = []  # the key and the time that every state is kept by
         self._indent = 0
         self._names = 0
         self._key: str | None = None
@@ -140,12 +151,14 @@ class Code:
         """Check an expression of the step's options. A mistake is noted; then the type is UNKNOWN."""
         checked = check(text, self.scope, self.constant)
         self.wrong(checked.mistakes, *where)
+        self._asked.append(f"{text}: {checked.value.type}")
         return checked.value
 
     def value_of(self, node: Node, text: str, *where: str | int) -> Value:
         """The same for a part of an expression that parse() gave."""
         checked = check_node(node, text, self.scope, self.constant)
         self.wrong(checked.mistakes, *where)
+        self._asked.append(f"{text}: {checked.value.type}")
         return checked.value
 
     def condition(self, text: str, *where: str | int) -> str:
@@ -221,6 +234,18 @@ class Code:
         """Add a state, and give the name that code reaches it by."""
         self.states.append(state)
         return self.constant(state)
+
+    def begin_step(self, at: Where) -> None:
+        """What is written from now on belongs to the step that stands there."""
+        self.at, self._asked = at, []
+
+    def end_step(self, options: object) -> None:
+        """The step is written. What it holds may be taken over by a step that says the same and means the same by it:
+        the same options, over fields of the same types, for the same keys and by the same time.
+        """
+        meant = [self.at[-1], options, self._asked, self._kept_by]
+        signature = hashlib.sha256(msgspec.json.encode(meant)).hexdigest()[:16]
+        self.held += [Held(label(self.at), signature)] * (len(self.states) - len(self.held))
 
     def timed(self, state: Timed) -> None:
         """This state waits for event time: its fire() is called as the watermark reaches its `due`."""
@@ -340,11 +365,13 @@ class Code:
         for wrong in mistakes:
             self.mistake(wrong.message, *where, offset=wrong.at)
 
-    def set_key(self, texts: Sequence[object], one: bool) -> None:
-        """The pipeline's key, from the record's fields."""
+    def set_key(self, texts: Sequence[object], one: bool, time: str | None) -> None:
+        """The pipeline's key, from the record's fields. `time` is the text of the event time, None for the arrival."""
+        self._kept_by = [f"{time}"]
         for i, text in enumerate(texts):
             where: Where = ("key",) if one else ("key", i)
             value = self.value(str(text), *where)
+            self._kept_by.append(self._asked[-1])
             if value.type not in {STR, INT, BOOL, UNKNOWN}:
                 hint = "; give it a default" if value.type.missing else ""
                 self.mistake(f"a key is text, a whole number or true/false, and this is {value.type}{hint}", *where)

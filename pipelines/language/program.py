@@ -1,13 +1,14 @@
 """A compiled pipeline: its generated functions, its state, and what becomes of a record that fails."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import msgspec
 
 from gateway.errors import NoRecord
 from gateway.plugin import Case, Outputs
 from gateway.record import DEAD_LETTERS, Batch, Record, dead_letter
-from pipelines.language.build import State
+from pipelines.language.build import Held, State
 from pipelines.language.progress import Progress
 from pipelines.language.runtime import reason
 
@@ -28,12 +29,14 @@ class Pipeline:
         steps: Mapping[int, str],
         progress: Progress,
         states: Sequence[State],
+        held: Sequence[Held],
     ) -> None:
         self.name, self.start, self.signature = name, start, signature
         self.inputs, self.outputs = tuple(inputs), tuple(outputs)
         self.source = source  # of the generated functions, for those who want to see
         self.steps = steps  # line of it -> the step it was written by
-        self.progress, self.states = progress, states
+        self.progress, self.states, self.held = progress, states, held
+        self._empty = [msgspec.msgpack.encode(state.save()) for state in states]
         self.tests: Sequence[Case] = ()
         self.entries: dict[str, Entry] = {}  # input -> the function that takes its batches
         self.counts: dict[str, int] = {"dead": 0}
@@ -52,13 +55,39 @@ class Pipeline:
         self.progress.tick(now, out)
 
     def snapshot(self) -> bytes:
-        return msgspec.msgpack.encode([self.progress.save(), [state.save() for state in self.states]])
+        states = [(one.signature, state.save()) for one, state in zip(self.held, self.states, strict=True)]
+        return msgspec.msgpack.encode([self.inputs, self.progress.save(), states])
 
     def restore(self, state: bytes) -> None:
-        progress, states = msgspec.msgpack.decode(state)
+        _, progress, states = msgspec.msgpack.decode(state)
         self.progress.load(progress)
-        for each, saved in zip(self.states, states, strict=True):
+        for each, (_, saved) in zip(self.states, states, strict=True):
             each.load(saved)
+
+    def adopt(self, state: bytes) -> Sequence[str]:
+        try:
+            inputs, progress, states = msgspec.msgpack.decode(state)
+        except (ValueError, msgspec.DecodeError):  # written by another version of the language
+            inputs, progress, states = (), None, []
+        if tuple(inputs) == self.inputs:
+            self.progress.load(progress)
+        elif progress:
+            self.progress.resume(progress)
+        left: dict[str, list[Any]] = {}
+        for signature, saved in states:
+            left.setdefault(signature, []).append(saved)
+        empty = []
+        for each, one in zip(self.states, self.held, strict=True):
+            if left.get(one.signature):
+                each.load(left[one.signature].pop(0))
+            else:
+                empty.append(one.step)
+        return list(dict.fromkeys(empty))
+
+    def clear(self, steps: Sequence[str]) -> None:
+        for each, one, empty in zip(self.states, self.held, self._empty, strict=True):
+            if one.step in steps:
+                each.load(msgspec.msgpack.decode(empty))
 
     def stats(self) -> Mapping[str, int]:
         found = dict(self.counts)

@@ -121,6 +121,10 @@ class Progress:
     def load(self, saved: list[Any]) -> None:
         self.mark, self.tops, self.seen, self.idle = saved
 
+    def resume(self, saved: list[Any]) -> None:
+        """Go on from what save() gave over other inputs: what has passed has passed, and who spoke is not known."""
+        self.mark = saved[0]
+
     def _first(self) -> int:
         return min([step.due for step in self.timed], default=NEVER)
 

@@ -68,11 +68,38 @@ def test_it_stops_within_ten_seconds_with_its_cloud_away_and_work_left(tmp_path,
     assert time.monotonic() - started < 12
 
 
-def test_a_hangup_does_not_end_it(tmp_path, near):
+def test_a_hangup_takes_the_changed_configuration(tmp_path, near):
     with GatewayProcess(tmp_path, CONFIG, near=near.port, far=free_port()) as gateway:
+        gateway.write_config(CONFIG.replace("v > 0", "v > 1"), near=near.port, far=free_port())
         os.kill(gateway.pid, signal.SIGHUP)
-        gateway.wait_for_line("SIGHUP")
+        gateway.wait_for_line("reloaded: pipeline typed changed, its state goes on; sink cloud changed")
         assert gateway.get("/healthz")[0] == 200
+
+
+def test_a_hangup_with_a_mistake_changes_nothing(tmp_path, near):
+    with GatewayProcess(tmp_path, CONFIG, near=near.port, far=free_port()) as gateway:
+        gateway.write_config(CONFIG.replace("subscribe", "subscrbe"), near=near.port, far=free_port())
+        os.kill(gateway.pid, signal.SIGHUP)
+        gateway.wait_for_line("unknown option; did you mean subscribe?")
+        assert gateway.get("/readyz")[0] == 200
+
+
+def test_systemd_hears_of_a_reload(tmp_path, near, monkeypatch):
+    path = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(path)
+        listener.settimeout(15)
+        monkeypatch.setenv("NOTIFY_SOCKET", path)
+        gateway = GatewayProcess(tmp_path, CONFIG, near=near.port, far=free_port())
+        gateway.start()
+        os.kill(gateway.pid, signal.SIGHUP)
+        heard = []
+        while not heard or not heard[-1].startswith(b"RELOADING=1"):
+            heard.append(listener.recv(4096))
+        assert b"MONOTONIC_USEC=" in heard[-1]
+        while not heard[-1].startswith(b"READY=1"):
+            heard.append(listener.recv(4096))
+        assert gateway.stop() == 0
 
 
 def test_a_second_daemon_on_the_same_log_is_refused_with_words(tmp_path, near):

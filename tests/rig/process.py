@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+from gateway.cli._client import Client, Door, Refused
 from gateway.testing import free_port
 
 
@@ -20,6 +21,7 @@ class GatewayProcess:
         self.config = folder / "tidegate.yaml"
         self.write_config(config, **names)
         self.output = folder / "gateway.log"
+        self._control = Door(str(self.log_folder / "control"), "the log's folder", is_socket=True)
         self._launcher = launcher or [sys.executable, "-m", "gateway", "run", "--config"]
         self.process: subprocess.Popen | None = None
         self._mark = 0
@@ -44,6 +46,13 @@ class GatewayProcess:
                 break
             time.sleep(0.01)
         raise AssertionError(f"{text!r} was not said:\n{self.output.read_text()[-4000:]}")
+
+    def reload(self) -> list[str] | None:
+        """As `tidegate reload` does: what changed, or None where the configuration was refused."""
+        try:
+            return Client([self._control], timeout_s=30).post("reload")["changes"]
+        except Refused:
+            return None
 
     @property
     def pid(self) -> int:

@@ -81,8 +81,10 @@ class Shaped:
     def commit(self, *, snapshots: bool = False) -> None:
         while self.shaper.close(self.clock.now()):
             pass
-        if self.log.pending:
-            self._write(self.log.gather(self.shaper.snapshots() if snapshots or self.log.turnover_due else None))
+        wanted = self.shaper.wants_snapshots
+        if self.log.pending or wanted:
+            due = snapshots or wanted or self.log.turnover_due
+            self._write(self.log.gather(self.shaper.snapshots() if due else None))
 
     def _write(self, commit) -> None:
         self.log.write(commit)

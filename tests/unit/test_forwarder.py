@@ -79,7 +79,7 @@ class House:
             summary=dict,
             letters=self.letters,
         )
-        self.forwarder.open()
+        self.forwarder.open(self.forwarder.starts())
 
     async def read(self, stream, first, limit):
         return self.log.read(stream, first, limit)
