@@ -99,6 +99,7 @@ PAGE = {
     "cache-control": "no-cache",  # asked for every time, and mostly not sent: ETag
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
     "img-src 'self' data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
+    "referrer-policy": "same-origin",
 }
 
 ROOT = """\

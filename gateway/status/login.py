@@ -26,17 +26,23 @@ SESSION_S = 12 * 3600.0
 TRIES, TRIES_S = 5, 60.0  # wrong tokens at the login, from everywhere together
 FORM_BYTES = 4096
 
-POLICY = "default-src 'none'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+HEADERS = {
+    "content-security-policy": "default-src 'none'; img-src data:; form-action 'self'; base-uri 'none'; "
+    "frame-ancestors 'none'",
+    "referrer-policy": "same-origin",  # without one a browser does not say which site a form comes from
+}
 PAGE = """\
 <!doctype html>
 <html lang="en">
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
+<link rel="icon" href="data:,">
 <title>Tidegate: log in</title>
 <h1>Tidegate</h1>
 <p>{said}</p>
 <form method="post" action="/login">
+<input name="username" value="tidegate" autocomplete="username" hidden>
 <p><label>Token <input name="token" type="password" autocomplete="current-password" required autofocus></label>
 <button>Log in</button></p>
 </form>
@@ -135,4 +141,4 @@ def _cookie(header: str, name: str) -> str:
 
 
 def _page(said: str, code: int = 200, headers: dict[str, str] | None = None) -> Response:
-    return HTMLResponse(PAGE.format(said=said), code, {"content-security-policy": POLICY, **(headers or {})})
+    return HTMLResponse(PAGE.format(said=said), code, {**HEADERS, **(headers or {})})
