@@ -13,11 +13,12 @@ nothing is kept for it. What all of them see is made once. Without viewers there
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from gateway.formats import wire_line
 from gateway.record import Gap
@@ -94,13 +95,15 @@ class Follow(Response):
         self._viewers, self._source, self._stream = viewers, source, stream
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        begin: Message = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
         if scope["method"] == "HEAD":
+            await send(begin)
             await send({"type": "http.response.body", "body": b""})
             return
-        scope["state"]["lasting"]()
         self._viewers.count += 1
         try:
+            scope["state"]["lasting"]()
+            await send(begin)
             async for chunk in self._chunks(receive):
                 if not scope["state"]["admitted"]():  # the session has ended, or the token is another one
                     break
@@ -109,7 +112,7 @@ class Follow(Response):
         finally:
             self._viewers.count -= 1
 
-    async def _chunks(self, receive: Receive) -> Any:
+    async def _chunks(self, receive: Receive) -> AsyncIterator[bytes]:
         """What is new, whenever the viewer is ready for it; ends when it is gone."""
         until = self._source.newest()["until"]
         at = max(self._source.end(self._stream) - MOST_RECORDS, 0) if self._stream else 0
