@@ -54,7 +54,7 @@ class Chart {
 		this.plot = svg("svg", { height: HEIGHT, "aria-hidden": "true" }, this.grid, this.area, this.line, this.cursor);
 		const point = (event) => this.point(event), leave = () => reads(null);
 		this.touch = el("div.touch", {
-			tabindex: 0, role: "slider", "aria-label": `${title} in the last hour`, "aria-valuemin": 0, "aria-valuemax": COLUMNS - 1,
+			tabindex: 0, role: "slider", "aria-label": `${title} in the last hour`, "aria-valuemin": 0,
 			pointermove: point, pointerdown: point, pointerleave: leave, blur: leave, keydown: (event) => this.key(event),
 		}, this.plot);
 		this.node = el("figure.card.chart", el("figcaption", el("b", title), this.value, el("span.soft", about), this.when), this.touch);
@@ -64,14 +64,14 @@ class Chart {
 	show(history) {
 		this.until = Number(history?.until);
 		this.step = history?.step_s ?? 10;
-		// A young gateway's line begins where it began, not at the edge.
 		const values = history?.series?.[this.name] ?? [];
-		this.values = [...Array(Math.max(0, COLUMNS - values.length)).fill(null), ...values.slice(-COLUMNS)];
+		this.count = [30, 90, COLUMNS].find((count) => count >= values.length); // a young gateway shows 5 or 15 minutes
+		this.values = [...Array(this.count - values.length).fill(null), ...values];
 		this.draw();
 	}
 
 	x(i) {
-		return SIDE + (i * (this.width - 2 * SIDE)) / (COLUMNS - 1);
+		return SIDE + (i * (this.width - 2 * SIDE)) / (this.count - 1);
 	}
 
 	draw() {
@@ -89,8 +89,8 @@ class Chart {
 			if (value) marks.push(svg("text", { x: SIDE, y: at - 4 }, this.words(value)));
 		}
 		for (const back of this.until ? [1, 0.5, 0] : []) {
-			const text = back ? clock(this.until - back * COLUMNS * this.step * 1e9, 5).slice(-5) : "now";
-			marks.push(svg("text", { x: this.x((COLUMNS - 1) * (1 - back)), y: HEIGHT - 6, "text-anchor": ["end", "middle", "start"][back * 2] }, text));
+			const text = back ? clock(this.until - back * this.count * this.step * 1e9, 5).slice(-5) : "now";
+			marks.push(svg("text", { x: this.x((this.count - 1) * (1 - back)), y: HEIGHT - 6, "text-anchor": ["end", "middle", "start"][back * 2] }, text));
 		}
 		this.grid.replaceChildren(...marks);
 		this.read(this.at);
@@ -100,9 +100,10 @@ class Chart {
 	read(at) {
 		this.at = at;
 		if (!this.values || !this.width) return;
-		const i = at ?? COLUMNS - 1, value = this.values[i], x = Math.round(this.x(i)) + 0.5;
+		const i = at ?? this.count - 1, value = this.values[i], x = Math.round(this.x(i)) + 0.5;
 		say(this.value, known(value) ? this.words(value) : "–");
-		say(this.when, at === null || !this.until ? "" : clock(this.until - (COLUMNS - 1 - i) * this.step * 1e9));
+		say(this.when, at === null || !this.until ? "" : clock(this.until - (this.count - 1 - i) * this.step * 1e9));
+		attr(this.touch, "aria-valuemax", this.count - 1);
 		attr(this.touch, "aria-valuenow", i);
 		attr(this.touch, "aria-valuetext", `${known(value) ? this.words(value) : "no reading"}, ${this.when.textContent || "now"}`);
 		attr(this.cursor, "d", at === null ? "" : `M${x} 8V${FLOOR}`);
@@ -110,7 +111,7 @@ class Chart {
 
 	point(event) {
 		const part = (event.clientX - this.touch.getBoundingClientRect().left - SIDE) / (this.width - 2 * SIDE);
-		this.reads(Math.max(0, Math.min(COLUMNS - 1, Math.round(part * (COLUMNS - 1)))));
+		this.reads(Math.max(0, Math.min(this.count - 1, Math.round(part * (this.count - 1)))));
 	}
 
 	key(event) {
@@ -118,7 +119,7 @@ class Chart {
 		if (event.key === "Escape") this.reads(null);
 		if (by === undefined) return;
 		event.preventDefault();
-		this.reads(Math.max(0, Math.min(COLUMNS - 1, (this.at ?? COLUMNS - 1) + by)));
+		this.reads(Math.max(0, Math.min(this.count - 1, (this.at ?? this.count - 1) + by)));
 	}
 }
 

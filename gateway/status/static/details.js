@@ -16,6 +16,16 @@ const FACTS = [
 	["evicted", "Keys let go for room", number], ["keys", "Keys with state", number], ["windows", "Open windows", number], ["restarts", "Restarts", number],
 ];
 
+/** A definition, about as it is written. */
+function yaml(value, pad = "") {
+	if (!value || typeof value !== "object") return value;
+	return Object.entries(value).map(([name, each]) => {
+		const text = yaml(each, `${pad}  `);
+		if (Array.isArray(value)) return `${pad}- ${String(text).trimStart()}`;
+		return `${pad}${name}:${text === each ? " " : "\n"}${text}`;
+	}).join("\n");
+}
+
 export class Details {
 	constructor(records) {
 		Object.assign(this, { records, sheet: byId("details"), written: new Map() });
@@ -55,7 +65,7 @@ export class Details {
 				row.detail ? el("p", visible(row.detail, 1000)) : "",
 				terms([
 					...FACTS.filter(([member]) => row[member] !== null && row[member] !== undefined).map(([member, words, tell]) => [words, tell(row[member], row, status.now)]),
-					links(kind === "driver" ? "Feeds" : "Delivers", row.streams), links("Reads", row.inputs), links("Makes", row.outputs),
+					links(kind === "driver" ? "Feeds" : "Delivers", row.streams), links("Reads", row.inputs), links("Makes", row.outputs?.filter((s) => s !== "_dead")),
 				]),
 				readers.length ? el("h3", "Positions") : "",
 				terms(readers.map((each) => [named(kind === "stream" ? each.reader : each.stream), `${number(each.position)}, ${number(each.lag)} behind`])),
@@ -77,7 +87,7 @@ export class Details {
 		};
 		if (status.streams.some((row) => id === `stream:${row.name}`)) out.push(el("button.wide", { click }, "Show its newest records"));
 		const written = kind === "pipeline" && this.written.get(name);
-		if (written) out.push(el("h3", "As written"), pre(typeof written === "string" ? written : JSON.stringify(written, null, 2), 20000));
+		if (written) out.push(el("h3", "Definition"), pre(yaml(written), 20000));
 		return out;
 	}
 }

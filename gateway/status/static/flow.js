@@ -1,5 +1,5 @@
 // The flow as it is, in columns from left to right, with the water between them. What stands where changes only with the
-// configuration; otherwise only figures change.
+// configuration.
 
 import { attr, el, keyed, named, pre, say, sign, svg, visible } from "./dom.js";
 import { sparkline } from "./charts.js";
@@ -19,7 +19,7 @@ export function graph(status) {
 	const join = (kind, row, into = [], out = []) => {
 		const id = put(kind, row.name, row);
 		for (const s of into) edges.push([put("stream", s, streams.get(s)), id]);
-		for (const s of out) edges.push([id, put("stream", s, streams.get(s))]);
+		for (const s of out) if (s !== "_dead") edges.push([id, put("stream", s, streams.get(s))]);
 	};
 	for (const row of status.drivers) join("driver", row, [], row.streams);
 	for (const row of status.pipelines) join("pipeline", row, row.inputs, row.outputs);
@@ -188,7 +188,7 @@ export class Flow {
 			attr(water, "class", !shut && fast > 0 && to.rate !== 0 ? "water flows" : "water");
 			attr(bed, "stroke-width", 3 + Math.min(3, fast));
 			attr(water, "stroke-width", 1.5 + Math.min(3, fast));
-			water.style.animationDuration = `${[3.2, 2.4, 1.7][Math.floor(fast)] ?? 1.2}s`;
+			water.style.setProperty("--drift", 18 + 18 * Math.min(3, Math.floor(fast))); // px in 2 s, whole dashes
 		}
 	}
 

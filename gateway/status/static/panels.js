@@ -88,7 +88,7 @@ export class Dead {
 		try {
 			this.answer = await get("/api/v1/dead?limit=20", exact);
 		} catch {
-			return; // the gateway is away; what is shown stays
+			return; // what is shown stays
 		}
 		const { total, suppressed, records } = this.answer, none = !records.length;
 		byId("dead-badge").hidden = !total;

@@ -1,4 +1,4 @@
-// Figures as people say them. Times from the gateway are ns since 1970, UTC; they are shown in the time of who looks.
+// Figures as people say them. Times are ns since 1970, UTC, and shown in the time of who looks.
 
 import { visible } from "./dom.js";
 
