@@ -30,6 +30,9 @@ def test_the_wheel_holds_exactly_the_four_packages(wheel):
     assert {top for top in tops if not top.endswith(".dist-info")} == {"gateway", "drivers", "pipelines", "sinks"}
     for package in ("gateway", "drivers", "pipelines", "sinks"):
         assert f"{package}/py.typed" in names
+    page = ROOT / "gateway" / "status" / "static"
+    assert {f"gateway/status/static/{file.name}" for file in page.iterdir()} <= set(names)
+    assert "gateway/status/static/index.html" in names
     assert "pipelines/recipes/tasmota.yaml" in names
     assert not [name for name in names if "test_" in name or name.endswith(".pyc")]
 
