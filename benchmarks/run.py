@@ -3,7 +3,7 @@
 Each figure is the median of three. The machine's speed drifts, so the gateway and the yardstick take turns; quote the
 ratios. Processor time is user and system of the whole process, from the first message to the last delivery.
 
-usage: run.py [--quick] [SECTION ...]     sections: decode try log pipeline alarm forward memory streams
+usage: run.py [--quick] [SECTION ...]     sections: decode try log pipeline steps alarm forward memory streams
 """
 
 import argparse
@@ -301,6 +301,73 @@ def section_decode(quick: bool) -> None:
     print("\ndecode one payload into three fields; us of processor time, and how many times that of json")
     for name, found in figures.items():
         print(f"{name:12} {statistics.median(found):6.2f} {statistics.median(found) / json_us:6.1f}")
+
+
+STEPS = {
+    "filter": [],
+    "set": [{"set": {"f": "v * 1.8 + 32"}}],
+    "deadband": [{"deadband": {"field": "v", "delta": 0.2, "heartbeat": "15m"}}],
+    "throttle": [{"throttle": {"every": "10s"}}],
+    "dedupe": [{"dedupe": {"by": "ts", "within": "10m"}}],
+    "alarm, at once": [{"alarm": {"name": "a", "raise_when": "v > 45", "to": "alarms"}}],
+    "alarm, hold and clear_when": [
+        {
+            "alarm": {
+                "name": "a",
+                "raise_when": "v > 45",
+                "clear_when": "v < 40",
+                "hold": "2m",
+                "with": ["v"],
+                "to": "alarms",
+            }
+        }
+    ],
+    "route, 2 cases": [{"route": [{"when": "v > 45", "to": "high"}, {"when": "v < 5", "to": "low"}]}],
+    "window": [{"window": {"tumbling": "10s", "agg": {"n": "count()", "mean": "mean(v)"}}}],
+}
+
+
+def section_steps(quick: bool) -> None:
+    """What each step adds to a pipeline that decodes two fields and filters, over batches of 1,000."""
+    import gc
+    import random
+
+    from gateway.plugin import compiler
+    from gateway.record import Batch
+    from gateway.shaper import Outputs
+
+    count, rng = 50_000 if quick else 200_000, random.Random(7)
+    values = [rng.gauss(25, 8) for _ in range(200)]
+    at, batches = 1_790_000_000_000_000_000, []
+    for low in range(0, count, 1000):
+        payloads = []
+        for n in range(low, low + 1000):
+            values[n % 200] += rng.gauss(0, 0.1)
+            payloads.append(
+                b'{"ts":%d,"v":%.2f,"unit":"C","seq":%d}' % ((at + n * 1_000_000) // 10**9, values[n % 200], n)
+            )
+        keys = [f"plant/{n % 200}/temperature" for n in range(1000)]
+        batches.append(Batch("readings", low, [at + low * 1_000_000] * 1000, keys, payloads))
+    schema = {"ts": "time[s]", "v": "float"}
+    definition = {"from": "readings", "schema": schema, "time": {"event": "ts", "lateness": "1s"}, "to": "out"}
+    costs: dict[str, list[float]] = {name: [] for name in STEPS}
+    for _ in range(3 if quick else 7):
+        for name, steps in STEPS.items():  # they take turns: the machine's speed drifts
+            program = compiler()("p", {**definition, "steps": [{"filter": "v > -50"}, *steps]}, {})
+            gc.collect()
+            cost = 0.0
+            for batch in batches:
+                out = Outputs()
+                before = time.process_time()
+                program.run(batch, out)
+                cost += time.process_time() - before
+            costs[name].append(cost / count * 1e6)
+    print(
+        "\na step after `filter`, us per record; and the whole as a ratio to `filter` alone (decode, filter, send); 200 keys"
+    )
+    for name, runs in costs.items():
+        ratio = statistics.median(cost / alone for cost, alone in zip(runs, costs["filter"], strict=True))
+        print(f"  {name:28} {statistics.median(runs):6.2f}  {ratio:6.2f}")
 
 
 def fill(folder: Path, count: int) -> None:
@@ -628,6 +695,7 @@ SECTIONS = {
     "streams": section_streams,
     "log": section_log,
     "pipeline": section_pipeline,
+    "steps": section_steps,
     "memory": section_memory,
     "try": section_try,
     "alarm": section_alarm,

@@ -6,6 +6,7 @@ forgotten and counted as `evicted`.
 """
 
 from collections.abc import Mapping
+from itertools import islice, takewhile
 from typing import Annotated, Any
 
 import msgspec
@@ -76,12 +77,11 @@ class Seen:
         self.evicted = 0
 
     def tidy(self, now: int) -> None:
-        """Forget whose span is over at `now`, and the oldest where that makes too little room."""
-        over = [same for same, time in self.known.items() if now - time >= self.within]
-        for same in over:
+        """Forget from the oldest on whose span is over at `now`, and then the oldest if that makes too little room."""
+        for same in list(takewhile(lambda same: now - self.known[same] >= self.within, self.known)):
             del self.known[same]
         if len(self.known) >= self.most:
-            oldest = list(self.known)[: max(1, self.most // 64)]
+            oldest = list(islice(self.known, max(1, self.most // 64)))
             for same in oldest:
                 del self.known[same]
             self.evicted += len(oldest)
