@@ -33,10 +33,17 @@ will run over batches. A complete one (`/etc/tidegate/plugins/steps/scale.py`, u
   window) of plain data, so that it can be snapshotted here and can live in a keyed store elsewhere. Numbers stay within
   64 bits. It is changed by the last lines a step writes, so that a record that fails has changed nothing in it. It is
   bounded by `code.max_keys`; what it evicts it counts.
+  What it keeps of each key alone it need not write itself: `Keyed` is looked up in one line and makes room.
 - wait: `code.timed(state)` has `state.fire(out)` called as the watermark reaches `state.due`. Deadlines act in their
-  order, across all steps. `code.reschedule()` follows code that may have made `due` earlier.
+  order, across all steps. `code.reschedule()` follows code that may have made `due` earlier. `Deadlines` keeps one per
+  key.
 - lead on: `code.rows(state, stage)` starts a new loop over what leaves the state, by `state.rows(out, records, …)`.
-  `code.deliver(payload)` and `code.set_aside(stream)` send.
+  `code.shape(payload)` says what is sent, `code.deliver(streams, key)` sends it, `code.set_aside(stream)` what came.
+  `code.outputs(names, *where)` checks names of streams from the options and makes them outputs of the pipeline.
+  `code.leave()` lets a pipeline end with this step without a `to:`. A class that sets `only_says_where = True` may follow
+  `emit`.
+
+`deadband` and `throttle` are short steps that keep something of each key; `alarm` also waits for time.
 
 A step sees nothing but the records and the time that passes: no clock, no files, no network, no other step's state. So
 what it does depends on the order of records alone, and running it again gives the same bytes.

@@ -147,7 +147,7 @@ def _plain(text: str) -> str:
         wanted, got = (" or ".join(_WORDS.get(one, one) for one in side.split(" | ")) for side in match.groups())
         return f"this must be {wanted}, and it is {got}"
     if match := re.fullmatch(r"Expected `.*` ([<>]=?) (.*)", text):
-        return f"this must be {_LIMITS[match[1]]} {match[2]}"
+        return f"this must be {_LIMITS[match[1]]} {match[2].removesuffix('.0')}"
     if re.fullmatch(r"Expected `.*` of length >= 1", text):
         return "this must not be empty"
     if match := re.fullmatch(r"Expected `(.*)` of length ([<>]=?) (.*)", text):

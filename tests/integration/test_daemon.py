@@ -184,3 +184,42 @@ def test_payloads_are_decoded_as_the_driver_says_and_a_comment_is_counted(tmp_pa
         wait_for(lambda: gateway.metric("tidegate_pipeline_no_record") == 2)
         (pipeline,) = gateway.json("/api/v1/status")["pipelines"]
         assert (pipeline["dead"], pipeline["no_record"]) == (1, 2)
+
+
+ALARMS = """\
+gateway: {{id: g1, status: "127.0.0.1:{status}"}}
+log: {{path: {log}, size: 64MiB}}
+drivers:
+  plant: {{driver: mqtt, url: "mqtt://127.0.0.1:{near}", subscribe: ["plant/#"], stream: readings}}
+streams:
+  alarms: {{priority: urgent}}
+pipelines:
+  watch:
+    from: readings
+    schema: {{v: float}}
+    steps:
+      - alarm: {{name: hot, raise_when: v > 8, hold: 1s, with: [v], to: alarms}}
+      - route: [{{when: v > 100, to: broken}}]
+"""
+
+
+def test_an_alarm_of_a_sensor_that_fell_silent_is_raised_by_time_and_outlives_a_kill(tmp_path, near):
+    with GatewayProcess(tmp_path, ALARMS, near=near.port, far=free_port()) as gateway:
+        wait_for(lambda: gateway.get("/readyz")[0] == 200)
+        publish(near.port, [("plant/a", b'{"v":9}'), ("plant/b", b'{"v":1}')])
+        wait_for(lambda: gateway.metric("tidegate_pipeline_alarms") == 1)
+        (pipeline,) = gateway.json("/api/v1/status")["pipelines"]
+        assert (pipeline["alarms"], pipeline["raised"], pipeline["unrouted"]) == (1, 1, 2)
+        records = []
+        while not records:
+            records = gateway.json("/api/v1/streams/alarms/records")["records"]
+        assert [(r["k"], r["v"]["state"], r["v"]["v"]) for r in records] == [("plant/a", "raised", 9.0)]
+        gateway.kill()
+        gateway.start()
+        wait_for(lambda: gateway.get("/readyz")[0] == 200)
+        assert gateway.metric("tidegate_pipeline_raised") == 1
+        publish(near.port, [("plant/a", b'{"v":2}')])
+        while len(records) < 2:
+            records = gateway.json("/api/v1/streams/alarms/records")["records"]
+        assert [r["v"]["state"] for r in records] == ["raised", "cleared"]
+        assert records[0]["v"]["since"] == records[1]["v"]["since"]

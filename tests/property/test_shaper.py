@@ -21,12 +21,25 @@ PIPELINES = {
         "steps": [{"window": {"tumbling": "10s", "agg": {"n": "count()", "first": "first(v)", "last": "last(v)"}}}],
         "to": "sums",
     },
+    "alarms": {
+        "from": "a",
+        "schema": {"v": "int"},
+        "steps": [
+            {"alarm": {"name": "low", "raise_when": "v % 9 < 7", "hold": "8s", "with": ["v"], "to": "alarms"}},
+            {"dedupe": {"by": "v % 4", "within": "5s"}},
+            {"throttle": {"every": "2s", "n": 2}},
+            {"route": [{"when": "v % 2 == 0", "to": "even"}]},
+        ],
+        "to": "odd",
+    },
     "chain": {
-        "from": ["merged", "sums"],
+        "from": ["merged", "sums", "alarms"],
         "steps": [],
         "to": "all",
     },
 }
+
+STREAMS = ("merged", "sums", "alarms", "even", "odd", "all", "_dead")
 
 moves = st.lists(
     st.one_of(
@@ -59,7 +72,7 @@ def play(steps, *, disturbed, seed=0) -> dict[str, list]:
                 house.clock.ns += size * 1_000_000_000
         house.commit()
         try:
-            return {stream: house.records(stream) for stream in ("merged", "sums", "all", "_dead")}
+            return {stream: house.records(stream) for stream in STREAMS}
         finally:
             house.log.close()
 

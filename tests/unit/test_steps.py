@@ -71,8 +71,8 @@ def test_a_deadband_in_percent_is_of_the_last_value_and_lets_any_change_of_zero_
 
 
 def test_a_record_from_further_back_does_not_set_the_heartbeat_back():
-    readings = [(100, 5), (40, 9), (101, 9), (129, 9), (130, 9)]
-    assert passed({"deadband": {"field": "v", "delta": 1, "heartbeat": "30s"}}, readings)[0] == [5, 9, 9]
+    readings = [(100, 5), (40, 9), (101, 9.1), (129, 9.2), (130, 9.3)]
+    assert passed({"deadband": {"field": "v", "delta": 1, "heartbeat": "30s"}}, readings)[0] == [5, 9, 9.3]
 
 
 def test_a_deadband_looks_at_any_number():
@@ -132,6 +132,27 @@ def test_a_dedupe_forgets_what_is_over_and_then_the_oldest_and_counts_only_those
     assert made.stats()["evicted"] > 300
     run(made, [at(5000, 10_499), at(5000, 10_000)])
     assert made.stats()["duplicate"] == 1
+
+
+def test_a_value_that_went_on_again_is_the_newest_and_forgotten_last():
+    readings = [(0, 1), (1, 2), (61, 1), (61.5, 3), (62, 1)]
+    found, made = passed({"dedupe": {"by": "v", "within": "1m"}}, readings, max_keys=2)
+    assert found == [1, 2, 1, 3]
+    assert (made.stats()["duplicate"], made.stats()["evicted"], made.stats()["remembered"]) == (1, 0, 2)
+
+
+def test_what_a_dedupe_has_forgotten_does_not_depend_on_restarts():
+    definition = {**EVENT, "time": {**EVENT["time"], "idle": "1d"}}
+    before, after = [at(0, i) for i in range(100)], [at(11, 1000), at(5, 7, arrival=11)]
+    counts = []
+    for restart in (False, True):
+        made, twin = (program([{"dedupe": {"by": "v", "within": "10s"}}], **definition) for _ in range(2))
+        run(made, before)
+        if restart:
+            twin.restore(made.snapshot())
+            made = twin
+        counts.append(len(run(made, after).rows()))
+    assert counts[0] == counts[1]
 
 
 # alarm
