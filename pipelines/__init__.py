@@ -40,7 +40,7 @@ will run over batches. A complete one (`/etc/tidegate/plugins/steps/scale.py`, u
 - lead on: `code.rows(state, stage)` starts a new loop over what leaves the state, by `state.rows(out, records, …)`.
   `code.shape(payload)` says what is sent, `code.deliver(streams, key)` sends it, `code.set_aside(stream)` what came.
   `code.outputs(names, *where)` checks names of streams from the options and makes them outputs of the pipeline.
-  `code.leave()` lets a pipeline end with this step without a `to:`. A class that sets `only_says_where = True` may follow
+  `code.leave()` lets a pipeline end with this step without a `to:`. A class with `only_says_where = True` may follow
   `emit`.
 
 `deadband` and `throttle` are short steps that keep something of each key; `alarm` also waits for time.
