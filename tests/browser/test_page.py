@@ -302,7 +302,7 @@ def test_dead_letters_say_why_where_and_what_and_hold_still_while_somebody_reads
     gateway.dead = letters(1000)
     page = look(clock=True)
     page.wait_for_selector("#dead-badge:text-is('1,000')")
-    assert "1,000 dead letters since the start; 88 more, like others, were only counted" in page.text("#dead")
+    assert "1,000 dead letters since the start; 88 of them, like others, were only counted" in page.text("#dead")
     assert "tidegate dead" in page.text("#dead")
     page.click("#dead summary")
     page.wait_for_selector("#dead details[open] pre")

@@ -34,6 +34,7 @@ def test_the_wheel_holds_exactly_the_four_packages(wheel):
     assert {f"gateway/status/static/{file.name}" for file in page.iterdir()} <= set(names)
     assert "gateway/status/static/index.html" in names
     assert "pipelines/recipes/tasmota.yaml" in names
+    assert "gateway/status/static/index.html" in names
     assert not [name for name in names if "test_" in name or name.endswith(".pyc")]
 
 

@@ -94,7 +94,7 @@ export class Dead {
 		byId("dead-badge").hidden = !total;
 		say(byId("dead-badge"), total > 9999 ? "9,999+" : number(total));
 		say(this.head, none ? "None. A record that cannot be processed is kept here with the reason, never dropped."
-			: `${many(total, "dead letter")} since the start${suppressed > 0 ? `; ${number(suppressed)} more, like others, were only counted` : ""}.`);
+			: `${many(total, "dead letter")} since the start${suppressed > 0 ? `; ${number(suppressed)} of them, like others, were only counted` : ""}.`);
 		this.how.hidden = none;
 		this.count();
 		// What somebody reads stays where it is.
