@@ -286,6 +286,8 @@ class Daemon:
         else:
             self.loaded, self.reloads, self.problems = self.clock.now(), self.reloads + 1, ()
             log_.info("reloaded: %s", "; ".join(told) or "nothing differs")
+            for doubt in config.warnings:
+                log_.warning("%s", doubt)
             return told
         finally:
             self._notify.ready(self.report.outlook.verdict().sentence)

@@ -412,4 +412,4 @@ def _last_of(letters: Sequence[bytes], total: int) -> str:
     newest = msgspec.json.decode(letters[-1], type=dict[str, msgspec.Raw])
     step, reason = (msgspec.json.decode(newest[name], type=str) for name in ("step", "reason"))
     noun = "dead letter" if total == 1 else "dead letters"
-    return f"{total} {noun} since the start, the last at {step}: {reason} (tidegate read {DEAD_LETTERS})"
+    return f"{total} {noun} since the start, the last at {step}: {reason} (tidegate dead)"
