@@ -307,7 +307,9 @@ STEPS = {
     "filter": [],
     "set": [{"set": {"f": "v * 1.8 + 32"}}],
     "deadband": [{"deadband": {"field": "v", "delta": 0.2, "heartbeat": "15m"}}],
+    "deadband, all go on": [{"deadband": {"field": "v", "delta": 0.001, "heartbeat": "1s"}}],
     "throttle": [{"throttle": {"every": "10s"}}],
+    "throttle, all go on": [{"throttle": {"every": "1s", "n": 1000}}],
     "dedupe": [{"dedupe": {"by": "ts", "within": "10m"}}],
     "alarm, at once": [{"alarm": {"name": "a", "raise_when": "v > 45", "to": "alarms"}}],
     "alarm, hold and clear_when": [
