@@ -6,7 +6,7 @@ import { Details } from "./details.js";
 import { Flow } from "./flow.js";
 import { get, Live } from "./live.js";
 import { ConfigPanel, Dead, LogPanel, Records } from "./panels.js";
-import { bytes, duration, many, number, rate } from "./words.js";
+import { away, bytes, duration, many, number, rate } from "./words.js";
 
 const LEVELS = { ok: "All well", attention: "Attention", trouble: "Trouble" };
 const LINES = {
@@ -34,9 +34,9 @@ const tide = drawTide(byId("tide"));
 
 function showStatus(data) {
 	status = data;
-	const { level } = status, { dataset } = byId("hero");
-	if (dataset.level !== level) byId("level").replaceChildren(sign(level), LEVELS[level]);
-	dataset.level = level;
+	const { level } = status, badge = byId("level");
+	if (badge.className !== level) badge.replaceChildren(sign(level), LEVELS[level]);
+	badge.className = level;
 	const [worst, ...rest] = visible(status.sentence, 800).split("; "); // the worst comes first
 	const said = {
 		sentence: worst, also: rest.join("; "), gateway: visible(status.gateway, 80), uptime: `up for ${duration(status.uptime_s)}`,
@@ -81,8 +81,7 @@ function showLine(state, heard) {
 		if (state === "live" || state === "asking") fetchHistory();
 		byId("live").dataset.state = state;
 		document.body.classList.toggle("old", state === "away" || state === "login");
-		byId("live").querySelector("a")?.remove();
-		if (state === "login") byId("live").append(el("a", { href: "/login" }, "Log in"));
+		byId("login").hidden = state !== "login";
 		line = state;
 	}
 	say(byId("live-text"), LINES[state](duration((Date.now() - heard) / 1000)));
@@ -91,25 +90,22 @@ function showLine(state, heard) {
 /** The tide gate: the water behind it rises with what waits, and it is open where everybody takes what we send. */
 function drawTide(box) {
 	const wave = `M-80 0${"q10 -5 20 0t20 0".repeat(12)}V200H-80Z`;
-	const water = (side, x, ...layers) => {
-		const level = svg("g.level", layers.map((what) => svg(`path.${what}`, { d: wave })));
-		return [level, svg("clipPath", { id: side }, svg("rect", { x, width: 149, height: 104 })), svg("g", { "clip-path": `url(#${side})` }, level)];
-	};
-	const [basin, ...left] = water("left", 0, "far", "near"), [sea, ...right] = water("right", 151, "near");
-	const picture = svg("svg", { viewBox: "0 16 260 90", role: "img" }, left, right, svg("path.post", { d: "M0 104H260M150 22V34M136 22H164" }), svg("path.leaf", { d: "M150 34V96" }));
+	const level = (y, ...layers) => svg("g.level", { transform: `translate(0 ${y})` }, layers.map((what) => svg(`path.${what}`, { d: wave })));
+	const basin = level(80, "far", "near"), side = { width: 149, height: 104 };
+	const picture = svg("svg", { viewBox: "0 16 260 90", role: "img" }, svg("svg", side, basin), svg("svg", { x: 151, ...side }, level(88, "near")),
+		svg("path.post", { d: "M0 104H260M150 22V34M136 22H164" }), svg("path.leaf", { d: "M150 34V96" }));
 	const caption = el("p.soft");
 	box.append(picture, caption);
-	sea.style.transform = "translateY(88px)";
 	return ({ sinks, log }) => {
 		const waiting = sinks.reduce((sum, sink) => sum + sink.lag, 0), oldest = Math.max(0, ...sinks.map((sink) => sink.oldest_unsent_s));
-		const shut = !sinks.length || sinks.some((sink) => sink.state === "waiting" || sink.state === "failed");
+		const shut = !sinks.length || sinks.some(away);
 		// Of the time for which the log can hold back, how much is used up.
 		const used = !waiting ? 0 : log.room_s ? oldest / (oldest + log.room_s) : 0.1;
 		basin.style.transform = `translateY(${Math.round(80 - used * 40 - (shut ? 10 : 0))}px)`;
 		box.classList.toggle("shut", shut);
-		const held = waiting ? `${many(waiting, "record waits", "records wait")}` : "nothing waits";
+		const held = waiting ? many(waiting, "record waits", "records wait") : "nothing waits";
 		say(caption, sinks.length ? `The gate is ${shut ? "shut" : "open"}: ${held}` : "No gate yet: there is no sink");
-		attr(picture, "aria-label", caption.textContent);
+		attr(picture, { "aria-label": caption.textContent });
 	};
 }
 

@@ -28,12 +28,12 @@ function ceiling(n, binary) {
 }
 
 /** A small line without scales into an <svg>; its top is its own maximum. */
-export function sparkline(node, values, width = 72, height = 22) {
+export function sparkline(node, values) {
 	const most = Math.max(0, ...values) || 1;
-	const paths = trace(values, (i) => 1 + (i * (width - 2)) / Math.max(1, values.length - 1), (v) => height - 2 - (v / most) * (height - 4), height);
-	attr(node, "viewBox", `0 0 ${width} ${height}`);
+	const paths = trace(values, (i) => 1 + (i * 70) / Math.max(1, values.length - 1), (v) => 20 - (v / most) * 18, 22);
+	attr(node, { viewBox: "0 0 72 22" });
 	if (!node.firstChild) node.append(svg("path.line"), svg("path.area"));
-	paths.forEach((d, i) => attr(node.children[i], "d", d));
+	paths.forEach((d, i) => attr(node.children[i], { d }));
 }
 
 /** Charts that share their reading line. `kinds`: [{name: series, title, about, words(value), binary}, …] */
@@ -44,14 +44,9 @@ export function charts(kinds) {
 
 class Chart {
 	constructor({ name, title, about, words, binary }, reads) {
-		Object.assign(this, { name, words, binary, reads, at: null });
-		this.value = el("span.figure");
-		this.when = el("span.when.soft");
-		this.grid = svg("g.grid");
-		this.line = svg("path.line");
-		this.area = svg("path.area");
-		this.cursor = svg("path.cursor");
-		this.plot = svg("svg", { height: HEIGHT, "aria-hidden": "true" }, this.grid, this.area, this.line, this.cursor);
+		Object.assign(this, { name, words, binary, reads, at: null, value: el("span.figure"), when: el("span.soft"), labels: svg("g") });
+		for (const part of ["grid", "area", "line", "cursor"]) this[part] = svg(`path.${part}`);
+		this.plot = svg("svg", { height: HEIGHT, "aria-hidden": "true" }, this.grid, this.area, this.line, this.labels, this.cursor);
 		const point = (event) => this.point(event), leave = () => reads(null);
 		this.touch = el("div.touch", {
 			tabindex: 0, role: "slider", "aria-label": `${title} in the last hour`, "aria-valuemin": 0,
@@ -79,20 +74,17 @@ class Chart {
 		if (!this.values || this.width < 40) return;
 		const top = ceiling(Math.max(0, ...this.values), this.binary);
 		const y = (v) => FLOOR - (v / top) * (FLOOR - TOP), [line, area] = trace(this.values, (i) => this.x(i), y, FLOOR);
-		attr(this.plot, "width", this.width);
-		attr(this.line, "d", line);
-		attr(this.area, "d", area);
-		const marks = [];
-		for (const value of [0, top / 2, top]) {
-			const at = Math.round(y(value)) + 0.5;
-			marks.push(svg("path", { d: `M${SIDE} ${at}H${this.width - SIDE}` }));
-			if (value) marks.push(svg("text", { x: SIDE, y: at - 4 }, this.words(value)));
-		}
-		for (const back of this.until ? [1, 0.5, 0] : []) {
+		attr(this.plot, { width: this.width });
+		attr(this.line, { d: line });
+		attr(this.area, { d: area });
+		const scale = [0, top / 2, top].map((value) => [value, Math.round(y(value)) + 0.5]);
+		const labels = scale.slice(1).map(([value, at]) => svg("text", { x: SIDE, y: at - 4 }, this.words(value)));
+		const times = (this.until ? [[1, "start"], [0.5, "middle"], [0, "end"]] : []).map(([back, anchor]) => {
 			const text = back ? clock(this.until - back * this.count * this.step * 1e9, 5).slice(-5) : "now";
-			marks.push(svg("text", { x: this.x((this.count - 1) * (1 - back)), y: HEIGHT - 6, "text-anchor": ["end", "middle", "start"][back * 2] }, text));
-		}
-		this.grid.replaceChildren(...marks);
+			return svg("text", { x: this.x((this.count - 1) * (1 - back)), y: HEIGHT - 6, "text-anchor": anchor }, text);
+		});
+		attr(this.grid, { d: scale.map(([, at]) => `M${SIDE} ${at}H${this.width - SIDE}`).join("") });
+		this.labels.replaceChildren(...labels, ...times);
 		this.read(this.at);
 	}
 
@@ -101,17 +93,20 @@ class Chart {
 		this.at = at;
 		if (!this.values || !this.width) return;
 		const i = at ?? this.count - 1, value = this.values[i], x = Math.round(this.x(i)) + 0.5;
-		say(this.value, known(value) ? this.words(value) : "–");
+		const words = known(value) ? this.words(value) : "";
+		say(this.value, words || "–");
 		say(this.when, at === null || !this.until ? "" : clock(this.until - (this.count - 1 - i) * this.step * 1e9));
-		attr(this.touch, "aria-valuemax", this.count - 1);
-		attr(this.touch, "aria-valuenow", i);
-		attr(this.touch, "aria-valuetext", `${known(value) ? this.words(value) : "no reading"}, ${this.when.textContent || "now"}`);
-		attr(this.cursor, "d", at === null ? "" : `M${x} 8V${FLOOR}`);
+		attr(this.touch, { "aria-valuemax": this.count - 1, "aria-valuenow": i, "aria-valuetext": `${words || "no reading"}, ${this.when.textContent || "now"}` });
+		attr(this.cursor, { d: at === null ? "" : `M${x} 8V${FLOOR}` });
 	}
 
 	point(event) {
 		const part = (event.clientX - this.touch.getBoundingClientRect().left - SIDE) / (this.width - 2 * SIDE);
-		this.reads(Math.max(0, Math.min(this.count - 1, Math.round(part * (this.count - 1)))));
+		this.go(Math.round(part * (this.count - 1)));
+	}
+
+	go(at) {
+		this.reads(Math.max(0, Math.min(this.count - 1, at)));
 	}
 
 	key(event) {
@@ -119,7 +114,7 @@ class Chart {
 		if (event.key === "Escape") this.reads(null);
 		if (by === undefined) return;
 		event.preventDefault();
-		this.reads(Math.max(0, Math.min(this.count - 1, (this.at ?? this.count - 1) + by)));
+		this.go((this.at ?? this.count - 1) + by);
 	}
 }
 

@@ -34,11 +34,11 @@ export class Details {
 
 	async open(id) {
 		const [, kind, name] = id.match(/^(\w+):(.*)$/s);
-		Object.assign(this, { id, facts: el("div.facts"), extra: el("div"), told: null });
-		const about = { driver: [[id, "Records read", rate]], sink: [[id, "Delivered", rate], [`lag:${name}`, "Waiting", number]] }[kind] ?? [];
-		this.charts = charts(about.map(([series, title, words]) => ({ name: series, title, words })));
+		Object.assign(this, { id, facts: el("div"), extra: el("div"), told: null });
+		const read = { name: id, title: "Records read", words: rate }, sent = { ...read, title: "Delivered" }, lag = { name: `lag:${name}`, title: "Waiting", words: number };
+		this.charts = charts({ driver: [read], sink: [sent, lag] }[kind] ?? []);
 		const close = el("button.close", { "aria-label": "Close", click: () => this.sheet.close() }, "×");
-		this.sheet.replaceChildren(el("header", el("p.soft", kind), el("h2", { id: "details-title" }, named(name, 400)), close), this.facts, ...this.charts.map((chart) => chart.node), this.extra);
+		this.sheet.replaceChildren(el("header", close, el("p.soft", kind), el("h2", { id: "details-title" }, named(name, 400))), this.facts, ...this.charts.map((chart) => chart.node), this.extra);
 		if (!this.sheet.open) this.sheet.showModal();
 		this.show(this.status, this.history);
 		if (kind !== "pipeline") return;
@@ -64,7 +64,7 @@ export class Details {
 				row.state ? el(`p.lead.${levelOf(row.state)}`, sign(levelOf(row.state)), ` ${stateOf(row.state)} since ${clock(row.since)} (${ago(row.since, status.now)})`) : "",
 				row.detail ? el("p", visible(row.detail, 1000)) : "",
 				terms([
-					...FACTS.filter(([member]) => row[member] !== null && row[member] !== undefined).map(([member, words, tell]) => [words, tell(row[member], row, status.now)]),
+					...FACTS.filter(([member]) => row[member] != null).map(([member, words, tell]) => [words, tell(row[member], row, status.now)]),
 					links(kind === "driver" ? "Feeds" : "Delivers", row.streams), links("Reads", row.inputs), links("Makes", row.outputs?.filter((s) => s !== "_dead")),
 				]),
 				readers.length ? el("h3", "Positions") : "",

@@ -15,12 +15,7 @@ export const lines = (text, most = 4096) => cut(text, most).replace(UNSEEN, (c) 
 function fill(node, [name, ...classes], [first, ...rest]) {
 	if (classes.length) node.setAttribute("class", classes.join(" "));
 	if (Object.getPrototypeOf(first ?? "") !== Object.prototype) rest.unshift(first);
-	else {
-		for (const [name, value] of Object.entries(first)) {
-			if (typeof value === "function") node.addEventListener(name, value);
-			else attr(node, name, value);
-		}
-	}
+	else attr(node, first);
 	node.append(...rest.flat(9).filter((child) => child || child === 0));
 	return node;
 }
@@ -38,10 +33,13 @@ export function say(node, text) {
 	if (node.textContent !== text) node.textContent = text;
 }
 
-/** Set it; null, undefined and false take it away. */
-export function attr(node, name, value) {
-	if (value === null || value === undefined || value === false) node.removeAttribute(name);
-	else if (node.getAttribute(name) !== String(value)) node.setAttribute(name, value === true ? "" : value);
+/** Set attributes; null, undefined and false take one away, a function listens. */
+export function attr(node, values) {
+	for (const [name, value] of Object.entries(values)) {
+		if (typeof value === "function") node.addEventListener(name, value);
+		else if (value == null || value === false) node.removeAttribute(name);
+		else if (node.getAttribute(name) !== String(value)) node.setAttribute(name, value === true ? "" : value);
+	}
 }
 
 /** The children of `parent` follow `items`; one whose key stays is the same element, with focus and all. */

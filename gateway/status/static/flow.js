@@ -3,7 +3,7 @@
 
 import { attr, el, keyed, named, pre, say, sign, svg, visible } from "./dom.js";
 import { sparkline } from "./charts.js";
-import { duration, levelOf, many, number, rate, stateOf } from "./words.js";
+import { away, duration, levelOf, many, number, rate, stateOf } from "./words.js";
 
 const MOST = 9; // boxes of a column before the rest is folded into one
 const NARROW = 170; // px: columns that would be narrower stand below each other
@@ -16,10 +16,11 @@ export function graph(status) {
 		if (!nodes.has(id)) nodes.set(id, { id, kind, name, row });
 		return id;
 	};
+	const stream = (name) => put("stream", name, streams.get(name));
 	const join = (kind, row, into = [], out = []) => {
 		const id = put(kind, row.name, row);
-		for (const s of into) edges.push([put("stream", s, streams.get(s)), id]);
-		for (const s of out) if (s !== "_dead") edges.push([id, put("stream", s, streams.get(s))]);
+		for (const name of into) edges.push([stream(name), id]);
+		for (const name of out) if (name !== "_dead") edges.push([id, stream(name)]);
 	};
 	for (const row of status.drivers) join("driver", row, [], row.streams);
 	for (const row of status.pipelines) join("pipeline", row, row.inputs, row.outputs);
@@ -40,12 +41,11 @@ function layers({ nodes, edges }) {
 
 /** Few crossings: everything moves to the middle of what it is joined to, back and forth. */
 function order(columns, chains) {
-	const joined = [new Map(), new Map()], at = new Map();
-	const join = (map, a, b) => map.set(a, [...(map.get(a) ?? []), b]);
+	const left = {}, right = {}, at = new Map();
 	for (const chain of chains) {
 		chain.slice(1).forEach((id, i) => {
-			join(joined[0], id, chain[i]);
-			join(joined[1], chain[i], id);
+			(left[id] ??= []).push(chain[i]);
+			(right[chain[i]] ??= []).push(id);
 		});
 	}
 	const settle = (column) => column.forEach((id, i) => at.set(id, (i + 0.5) / column.length));
@@ -53,7 +53,7 @@ function order(columns, chains) {
 	for (let round = 0; round < 8; round += 1) {
 		for (const column of round % 2 ? [...columns].reverse() : columns) {
 			const where = new Map(column.map((id) => {
-				const others = joined[round % 2].get(id) ?? [id];
+				const others = (round % 2 ? right : left)[id] ?? [id];
 				return [id, id.startsWith("fold:") ? 2 : others.reduce((sum, other) => sum + at.get(other), 0) / others.length];
 			}));
 			settle(column.sort((a, b) => where.get(a) - where.get(b)));
@@ -61,7 +61,7 @@ function order(columns, chains) {
 	}
 }
 
-const trouble = ({ row }) => ["starting", "waiting", "failed"].indexOf(row.state) + 1 || (row.lost ? 1 : 0);
+const trouble = ({ row }) => ["starting", "waiting", "failed"].indexOf(row.state) + 1 || row.lost > 0;
 const worth = (node) => trouble(node) * 1e15 + (node.row.lag ?? 0) * 1e4 + (node.row.rate ?? 0);
 
 export class Flow {
@@ -151,7 +151,7 @@ export class Flow {
 		if (level !== button.dataset.level) button.querySelector(".state").replaceChildren(...(level ? [sign(level)] : []));
 		button.dataset.level = level;
 		const waits = [
-			kind === "sink" && row.lag > 0 && `${number(row.lag)} ${row.lag === 1 ? "waits" : "wait"}${row.oldest_unsent_s >= 5 ? `, the oldest for ${duration(row.oldest_unsent_s)}` : ""}`,
+			kind === "sink" && row.lag > 0 && `${many(row.lag, "waits", "wait")}${row.oldest_unsent_s >= 5 ? `, the oldest for ${duration(row.oldest_unsent_s)}` : ""}`,
 			kind === "pipeline" && row.lag > 0 && `${number(row.lag)} behind`,
 			row.dead > 0 && many(row.dead, "dead letter"), row.bad_frames > 0 && many(row.bad_frames, "bad frame"), row.lost > 0 && `${number(row.lost)} lost`,
 			row.priority === "urgent" && "urgent",
@@ -176,18 +176,16 @@ export class Flow {
 		}
 		for (const { chain, paths: [bed, water, gate] } of this.ends) {
 			const row = (id) => this.model.nodes.get(id)?.row ?? {}, to = row(chain.at(-1)), fast = Math.log10(1 + (row(chain[0]).rate ?? 0));
-			const shut = to.state === "waiting" || to.state === "failed", end = spots.get(chain.at(-1));
+			const shut = away(to), end = spots.get(chain.at(-1));
 			const d = chain.slice(1).reduce((text, id, i) => {
 				const a = spots.get(chain[i]), b = spots.get(id), bend = (b.left - a.right) / 2;
 				return `${text}C${a.right + bend} ${a.y} ${b.left - bend} ${b.y} ${b.left} ${b.y}${id.startsWith("lane:") ? `H${b.right}` : ""}`;
 			}, `M${spots.get(chain[0]).right} ${spots.get(chain[0]).y}`);
-			attr(bed, "d", d);
-			attr(water, "d", d);
-			attr(gate, "d", shut ? `M${end.left - 9} ${end.y - 9}v18` : null);
-			attr(bed, "class", shut ? "bed shut" : "bed");
-			attr(water, "class", !shut && fast > 0 && to.rate !== 0 ? "water flows" : "water");
-			attr(bed, "stroke-width", 3 + Math.min(3, fast));
-			attr(water, "stroke-width", 1.5 + Math.min(3, fast));
+			attr(bed, { d, "stroke-width": 3 + Math.min(3, fast) });
+			attr(water, { d, "stroke-width": 1.5 + Math.min(3, fast) });
+			attr(gate, { d: shut && `M${end.left - 9} ${end.y - 9}v18` });
+			bed.classList.toggle("shut", shut);
+			water.classList.toggle("flows", !shut && fast > 0 && to.rate !== 0);
 			water.style.setProperty("--drift", 18 + 18 * Math.min(3, Math.floor(fast))); // px in 2 s, whole dashes
 		}
 	}

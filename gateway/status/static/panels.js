@@ -41,7 +41,7 @@ export class Records {
 	pause(paused) {
 		this.paused = paused;
 		this.unseen = 0;
-		attr(this.button, "aria-pressed", String(paused));
+		attr(this.button, { "aria-pressed": String(paused) });
 		say(this.button, paused ? "Go on" : "Pause");
 		say(this.note, paused ? "Held" : "");
 		if (!paused) this.draw();
@@ -61,7 +61,7 @@ export class Records {
 		keyed(this.list, this.items, (item) => item.id, ({ record, skipped }) => {
 			if (skipped) return el("li.aside", `${many(skipped, "more record")} passed by`);
 			if (record.gap) return el("li.aside", `Records ${number(record.gap[0])} to ${number(record.gap[1])} are gone: ${visible(record.cause, 80)}`);
-			const line = pieces(record.v).map(([kind, text]) => el(kind ? `span.${kind}` : "span", text));
+			const line = pieces(record.v).map(([kind, text]) => el(`span.${kind}`, text));
 			return el("li", opening([el("time", clock(record.t, 12)), named(record.k), el("span.long", line)], () => [
 				terms([["Time", clock(record.t, 12)], ["Offset", number(record.o)], ["Key", named(record.k, 1000)], record.r && ["Retained", "yes"]]), pre(pretty(record.v)),
 			]));
@@ -77,7 +77,7 @@ export class Dead {
 		this.reasons = el("ul.reasons");
 		this.newer = el("button.wide", { hidden: true, click: () => this.draw() }, "Show newer ones");
 		this.list = el("ol.rows");
-		this.how = el("p.soft", { hidden: true }, "Correct the cause, then send them through again: ", el("code", "tidegate dead"), " lists, shows and redrives them.");
+		this.how = el("p.soft", { hidden: true }, el("code", "tidegate dead"), " lists them and shows their bytes.");
 		byId("dead").append(this.head, this.reasons, this.newer, this.list, this.how);
 	}
 
@@ -93,7 +93,7 @@ export class Dead {
 		const { total, suppressed, records } = this.answer, none = !records.length;
 		byId("dead-badge").hidden = !total;
 		say(byId("dead-badge"), total > 9999 ? "9,999+" : number(total));
-		say(this.head, none ? "None. A record that cannot be processed is kept here with the reason, never dropped."
+		say(this.head, none ? "None. A record that cannot be processed comes here with the reason. Of many alike some are kept, and all are counted."
 			: `${many(total, "dead letter")} since the start${suppressed > 0 ? `; ${number(suppressed)} of them, like others, were only counted` : ""}.`);
 		this.how.hidden = none;
 		this.count();
@@ -140,7 +140,7 @@ export class LogPanel {
 		const part = Math.min(100, (100 * log.bytes) / log.limit_bytes) || 0, lost = streams.reduce((sum, row) => sum + (row.lost ?? 0), 0);
 		say(this.lead, `${bytes(log.bytes)} of ${bytes(log.limit_bytes)}`);
 		this.level.style.width = `${part}%`;
-		attr(this.gauge, "aria-label", `${Math.round(part)} percent of the log is used`);
+		attr(this.gauge, { "aria-label": `${Math.round(part)} percent of the log is used` });
 		const facts = [
 			["Reaches back", known(log.horizon_s) ? duration(log.horizon_s) : "nothing is kept yet"],
 			["Room", known(log.room_s) ? `for ${duration(log.room_s)} at the present rate` : part > 97 ? "full; the oldest makes room for the newest" : "not filling at present"],
@@ -152,7 +152,7 @@ export class LogPanel {
 		];
 		keyed(this.facts, facts, ([term]) => term, ([term]) => el("div", el("dt", term), el("dd")), (node, [term, text]) => {
 			say(node.lastChild, text);
-			attr(node.lastChild, "class", term === "Lost so far" && lost ? "trouble" : null);
+			attr(node.lastChild, { class: term === "Lost so far" && lost > 0 && "trouble" });
 		});
 	}
 }
@@ -168,7 +168,7 @@ export class ConfigPanel {
 
 	show({ config: { files, loaded, reloads, problems }, now }) {
 		say(this.lead, `Loaded ${ago(loaded, now)}${reloads ? `, ${many(reloads, "reload")} since the start` : ""}`);
-		keyed(this.files, files.slice(0, 50), (file) => file, (file) => el("li", el("code", visible(file, 300))));
+		keyed(this.files, files.slice(0, 50), String, (file) => el("li", el("code", visible(file, 300))));
 		keyed(this.refused, problems.length ? [problems] : [], JSON.stringify, () => el("div",
 			el("p.attention", sign("attention"), " The last reload was refused. What was loaded before is still in use."),
 			el("ol", problems.slice(0, 20).map((each) => el("li", el("code", `${visible(each.file)}:${each.line}:${each.column}`), el("b", visible(each.path)), visible(each.message, 600)))),

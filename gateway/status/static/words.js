@@ -4,7 +4,7 @@ import { visible } from "./dom.js";
 
 const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 const fine = new Intl.NumberFormat("en", { maximumFractionDigits: 1 });
-export const known = (n) => n !== null && n !== undefined && Number.isFinite(Number(n));
+export const known = (n) => Number.isFinite(Number(n ?? NaN));
 
 export const number = (n) => (known(n) ? whole.format(n) : "–");
 
@@ -47,6 +47,8 @@ export function clock(ns, digits = 8) {
 
 export const ago = (ns, now) => (known(ns) ? `${duration(Math.max(0, (Number(now) - Number(ns)) / 1e9))} ago` : "never");
 
+/** Whether a part takes no records now. */
+export const away = ({ state }) => state === "waiting" || state === "failed";
 export const levelOf = (state) => ({ up: "ok", waiting: "attention", failed: "trouble" })[state] ?? "quiet";
 export const stateOf = (state) => (state === "waiting" ? "waits" : visible(state ?? "not known", 20));
 
@@ -67,26 +69,25 @@ class Exact {
 export const exact = (text) =>
 	JSON.parse(text, (_, value, context) => (typeof value === "number" && context?.source && String(value) !== context.source ? new Exact(context.source) : value));
 
-/** A wire value as [class, text] pieces for one line: about `most` characters. */
+const written = (value, indent) => (typeof value === "string" ? value : JSON.stringify(value, null, indent) ?? "");
+
+/** A wire value in full, over several lines. */
+export const pretty = (value) => written(value, 2);
+
+/** A wire value for one line: [what, text] of names ("soft"), numbers ("num") and the rest, about `most` characters. */
 export function pieces(value, most = 240) {
 	const out = [];
 	const put = (kind, text) => {
 		if (most > 0) out.push([kind, visible(text, most)]);
 		most -= text.length;
 	};
-	const plain = (v) => (typeof v === "string" ? v : JSON.stringify(v) ?? "");
-	const kind = (v) => (typeof v === "number" || v instanceof Exact ? "num" : "");
-	if (!value || typeof value !== "object" || Array.isArray(value) || value instanceof Exact) put(kind(value), plain(value));
+	const tell = (v) => put(typeof v === "number" || v instanceof Exact ? "num" : "text", written(v));
+	if (Object.getPrototypeOf(value ?? "") !== Object.prototype) tell(value);
 	else {
 		for (const [name, v] of Object.entries(value)) {
-			put("soft", name);
-			put("", " ");
-			put(kind(v), plain(v));
-			put("", "  ");
+			put("soft", `${out.length ? "  " : ""}${name} `);
+			tell(v);
 		}
 	}
 	return out;
 }
-
-/** A wire value in full, over several lines. */
-export const pretty = (value) => (typeof value === "string" ? value : JSON.stringify(value, null, 2) ?? "");
