@@ -448,7 +448,8 @@ class MqttDriver:
         parts: dict[str, list[int]] = {}
         repeats = ignored = 0
         for at, (message, key) in enumerate(zip(messages, whole.keys, strict=True)):
-            if message.duplicate and session.is_repeat(message.packet_id or 0, key, message.payload):
+            packet_id = message.packet_id
+            if packet_id and session.is_repeat(packet_id, key, message.payload, message.duplicate):
                 repeats += 1
             elif streams[key] == NOWHERE:
                 inlet.bad_frame("a topic that no subscription matches", key.encode(errors="replace")[:64])

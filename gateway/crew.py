@@ -65,6 +65,7 @@ class Crew:
             nonlocal driver
             if driver is None:  # built once: what it remembers of a session must outlive a lost connection
                 driver = load("drivers", entry.driver).build(entry.options, inlet)
+                inlet.memory = ()
             crashed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             running = asyncio.ensure_future(driver.run())
             intake.attach(entry.name, driver, crashed)

@@ -176,7 +176,13 @@ def sizes(values: Sequence[bytes]) -> list[int]:
 
 def fingerprint(key: str, value: bytes) -> int:
     """32 bits that tell one record's content from another's: what is kept to recognise a record delivered again."""
-    return zlib.crc32(value, zlib.crc32(key.encode()))
+    return zlib.crc32(value, zlib.crc32(key.encode("utf-8", "surrogatepass")))
+
+
+def fingerprints(keys: Sequence[str], values: Sequence[bytes]) -> Iterator[int]:
+    """`fingerprint()` of many records; keys are looked at once."""
+    seeds = {key: zlib.crc32(key.encode("utf-8", "surrogatepass")) for key in set(keys)}
+    return map(zlib.crc32, values, map(seeds.__getitem__, keys))
 
 
 def wire_value(value: bytes) -> object:

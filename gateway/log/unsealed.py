@@ -1,17 +1,31 @@
 """What only the journal holds, beside records: places, ticks, delivery ids, new gaps. It goes to SQLite at turnover."""
 
-import zlib
 from array import array
-from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 
 from gateway.log.journal import Marks, Tick
 from gateway.log.position import Place, Range
 from gateway.log.store import Contents, Snapshot, Store
 from gateway.plugin import Remembered
-from gateway.record import Gap
+from gateway.record import Gap, fingerprints
 
-REMEMBERED = 4096  # delivery ids kept per source
+REMEMBERED = 16384  # delivery ids kept per source: what a source may deliver again after a crash
+CARRIED = 4096  # of their records, and
+CARRIED_BYTES = 1 << 20  # their payloads, that are kept as they are; beyond that, as fingerprints
+
+
+class _Carried:
+    """Records with delivery ids, as they came."""
+
+    def __init__(self) -> None:
+        self.records: list[tuple[array[int], Sequence[str], Sequence[bytes]]] = []
+        self.count = 0
+        self.size = 0  # payload bytes
+
+    def add(self, ids: "array[int]", keys: Sequence[str], values: Sequence[bytes]) -> None:
+        self.records.append((ids, keys, values))
+        self.count += len(ids)
+        self.size += sum(map(len, values))
 
 
 class Unsealed:
@@ -27,7 +41,7 @@ class Unsealed:
         self._ticks: list[Tick] = []
         self._remembered: dict[str, tuple[array[int], array[int]]] = {}  # source -> (ids, fingerprints)
         self._new_remembered: set[str] = set()
-        self._carried: dict[str, deque[tuple[array[int], Sequence[str], Sequence[bytes]]]] = {}  # not yet among those
+        self._carried: dict[str, _Carried] = {}  # not yet among those
 
     def take(self, contents: Contents) -> None:
         """Start from what the store holds."""
@@ -35,8 +49,8 @@ class Unsealed:
         self._snapshot_commits = {name: commit for name, (commit, _) in contents.snapshots.items()}
         self._places = {(place.reader, place.stream): place for place in contents.places}
         self.note_ticks(contents.ticks)
-        for source, (ids, fingerprints) in contents.remembered.items():
-            self._remembered[source] = (array("H", ids), array("I", fingerprints))
+        for source, (ids, prints) in contents.remembered.items():
+            self._remembered[source] = (array("H", ids), array("I", prints))
 
     def note_places(self, places: Iterable[Place]) -> None:
         for place in places:
@@ -50,24 +64,23 @@ class Unsealed:
     def note_ids(self, marks: Marks, keys: Sequence[str], values: Sequence[bytes]) -> None:
         """Keep delivery ids, with fingerprints (see gateway.record) of the records that carried them."""
         new = array("H", marks.ids)
-        keys, values = keys[: len(new)][-REMEMBERED:], values[: len(new)][-REMEMBERED:]
-        carried = self._carried.setdefault(marks.source, deque())
-        carried.append((new[-REMEMBERED:], keys, values))
-        # Most are replaced before anyone asks, so fingerprints are only taken of what a turnover or a restart finds.
-        spare = sum(len(ids) for ids, _, _ in carried) - REMEMBERED
-        while spare >= len(carried[0][0]):
-            spare -= len(carried.popleft()[0])
+        carried = self._carried.setdefault(marks.source, _Carried())
+        carried.add(new, keys[: len(new)], values[: len(new)])
+        # To keep them as they came costs nothing, but must not keep large payloads from leaving memory.
+        if carried.count > CARRIED or carried.size > CARRIED_BYTES:
+            self._fingerprint(marks.source)
 
-    def _fingerprint(self) -> None:
-        for source, carried in self._carried.items():
-            ids, fingerprints = self._remembered.setdefault(source, (array("H"), array("I")))
-            for new, keys, values in carried:
-                seeds = {key: zlib.crc32(key.encode("utf-8", "surrogatepass")) for key in set(keys)}
-                ids.extend(new)
-                fingerprints.extend(map(zlib.crc32, values, map(seeds.__getitem__, keys)))
-            del ids[:-REMEMBERED], fingerprints[:-REMEMBERED]
-            self._new_remembered.add(source)
-        self._carried.clear()
+    def _fingerprint(self, source: str) -> None:
+        ids, prints = self._remembered.setdefault(source, (array("H"), array("I")))
+        for new, keys, values in self._carried.pop(source).records:
+            ids.extend(new)
+            prints.extend(fingerprints(keys, values))
+        del ids[:-REMEMBERED], prints[:-REMEMBERED]
+        self._new_remembered.add(source)
+
+    def _fingerprint_all(self) -> None:
+        for source in list(self._carried):
+            self._fingerprint(source)
 
     @property
     def ticks(self) -> list[Tick]:
@@ -75,7 +88,7 @@ class Unsealed:
 
     @property
     def remembered(self) -> dict[str, list[Remembered]]:
-        self._fingerprint()
+        self._fingerprint_all()
         return {source: list(map(Remembered, *columns)) for source, columns in self._remembered.items()}
 
     def pins(self) -> dict[str, list[Range]]:
@@ -103,16 +116,16 @@ class Unsealed:
 
     def turn_over(self, store: Store, generation: int) -> None:
         """Inside a transaction: everything, after which the journal may start again under this generation."""
-        self._fingerprint()
+        self._fingerprint_all()
         store.turn_over(
             generation,
             self.commit,
             [self._places[key] for key in sorted(self._new_places)],
             self._ticks,
             [
-                (source, ids.tobytes(), fingerprints.tobytes())
+                (source, ids.tobytes(), prints.tobytes())
                 for source in sorted(self._new_remembered)
-                for ids, fingerprints in (self._remembered[source],)
+                for ids, prints in (self._remembered[source],)
             ],
         )
 

@@ -14,58 +14,68 @@ it; a broker that hands out the lowest free id can produce neither:
   this connection so far is it, and everything in use has been sent again before anything new.
 
 Until the second one can be made, the first reads of a resumed session must be held back: `decide()` says when not.
+
+How much can come again. A broker should never have more under way than our Receive Maximum, but mosquitto 2.0 has as
+much as it likes: while it has a backlog, every acknowledgement lets up to a whole window out (eclipse-mosquitto #2301).
+So as many messages are remembered as are safe to: half the ids, since an id that comes back as a new message must have
+been forgotten by then. And everything is sent again in the order it was sent first, before anything new: behind the
+newest message that we have, and behind one without DUP, there are no repeats.
 """
 
+from array import array
 from collections import deque
-from collections.abc import Sequence
-from itertools import chain, islice
+from collections.abc import Iterable, Sequence
+from itertools import compress
 from typing import Any, NamedTuple
 
 from gateway.plugin import Remembered
-from gateway.record import fingerprint
+from gateway.record import fingerprint, fingerprints
 
 LAST_ID = 65535
+MEMORY = LAST_ID // 2  # messages
 RUN = 8  # consecutive ids in a row that make a habit
-MOST_BYTES = 1 << 20  # of received payloads that are kept as they are; beyond that, as fingerprints
+MOST = 4096  # received messages, and
+MOST_BYTES = 1 << 20  # their bytes, that are kept as they are; beyond that, as fingerprints
 
 
 class _Read(NamedTuple):
-    """What one read brought, for later comparison: as it came, or as fingerprints."""
+    """What one read brought, as it came."""
 
     ids: Sequence[int]
     keys: Sequence[str]
     values: Sequence[bytes]
-    prints: Sequence[int]
     size: int
 
 
 class Session:
-    """The last `capacity` messages that carried an id, over all connections of one session."""
+    """The last messages that carried an id, over all connections of one session."""
 
-    def __init__(self, capacity: int, memory: Sequence[Remembered]) -> None:
+    def __init__(self, receive_maximum: int, memory: Sequence[Remembered]) -> None:
         self.cycling = False
-        self._capacity = capacity
+        self._receive_maximum = receive_maximum
         self._run = 0
         self._last = 0
-        self._reads: deque[_Read] = deque()
+        self._newest = 0  # id of the last message that was no repeat
+        self._ids = array("H", [one.id for one in memory[-MEMORY:]])
+        self._prints = array("I", [one.crc for one in memory[-MEMORY:]])
+        self._reads: deque[_Read] = deque()  # newer than those
         self._count = 0
         self._size = 0
         self._known: dict[int, int] = {}  # id -> fingerprint; empty when nothing can come again any more
-        self._since = 0  # messages with ids on this connection
+        self._end = 0  # the newest of them
+        self._since = 0  # messages on this connection that were compared
         self._undecided = False
-        if memory:
-            ids = [one.id for one in memory]
-            self._reads.append(_Read(ids, (), (), [one.crc for one in memory], 0))
-            self._count = len(ids)
-            self.observe(ids)
+        self.observe(self._ids)
 
     def resumed(self, present: bool) -> None:
         """A connection was made; `present`: the broker still has our session."""
         self._known, self._since, self._run = {}, 0, 0
         if present:
-            everything = chain.from_iterable(map(_prints, self._reads))
-            self._known = dict(islice(everything, max(self._count - self._capacity, 0), None))
+            self._fold(0, 0)
+            self._known = dict(zip(self._ids, self._prints, strict=True))
+            self._end = self._newest
         else:
+            del self._ids[:], self._prints[:]
             self._reads.clear()
             self._count = self._size = 0
             self.cycling = False
@@ -85,53 +95,57 @@ class Session:
         if new is not None:
             lowest = next(n for n in range(1, LAST_ID + 2) if n not in seen)
             self.cycling = new > lowest
-        elif any(seen) and not waited and len(messages) <= self._capacity:
+        elif any(seen) and not waited and len(messages) <= MEMORY:
             return False
         self._undecided = False
         return True
 
-    def is_repeat(self, packet_id: int, key: str, value: bytes) -> bool:
-        """Whether a message with DUP set is one that we have."""
-        if not self.cycling:
+    def is_repeat(self, packet_id: int, key: str, value: bytes, duplicate: bool) -> bool:
+        """Whether a message is one that we have. To be asked in order, of every message with an id, while `expecting`.
+
+        `duplicate`: it has DUP set.
+        """
+        if not self._known:
             return False
-        known = self._known.get(packet_id)
-        return known is not None and known == fingerprint(key, value)
+        self._since += 1
+        if duplicate and self.cycling and self._known.get(packet_id) == fingerprint(key, value):
+            if packet_id == self._end:
+                self._known = {}
+            return True
+        self._newest = packet_id
+        if not duplicate or self._since > MEMORY:
+            self._known = {}
+        return False
 
     def took(self, ids: Sequence[int], keys: Sequence[str], values: Sequence[bytes], size: int) -> None:
         """These were recorded (id 0: QoS 0, never sent again). `size`: bytes of the read they came by."""
-        self._reads.append(_Read(ids, keys, values, (), size))
+        self._reads.append(_Read(ids, keys, values, size))
         self._count += len(ids)
         self._size += size
-        while self._count - len(self._reads[0].ids) >= self._capacity:
-            gone = self._reads.popleft()
-            self._count -= len(gone.ids)
-            self._size -= gone.size
-        if self._size > MOST_BYTES:
-            self._fold()
+        if self._count > MOST or self._size > MOST_BYTES:
+            self._fold(MOST // 2, MOST_BYTES // 2)
 
     def observe(self, ids: Sequence[int]) -> None:
         """Ids of messages with QoS 1, in the order they came."""
-        self._since += len(ids)
-        if self._known and self._since > self._capacity:
-            self._known = {}
+        if ids and not self._known:
+            self._newest = ids[-1]
         if self.cycling:
             return
         for packet_id in ids:
             self._run = self._run + 1 if packet_id == self._last % LAST_ID + 1 else 0
             self._last = packet_id
-            if self._run >= RUN and packet_id > self._capacity:
+            if self._run >= RUN and packet_id > self._receive_maximum:
                 self.cycling = True
 
-    def _fold(self) -> None:
-        """Keep the payloads of the newest reads only; of the others, what tells them apart."""
-        for at, read in enumerate(self._reads):
-            if self._size <= MOST_BYTES // 2:
-                return
-            if read.size:
-                self._size -= read.size
-                self._reads[at] = _Read(read.ids, (), (), [crc for _, crc in _prints(read)], 0)
-
-
-def _prints(read: _Read) -> list[tuple[int, int]]:
-    """(id, fingerprint) of every message of a read; of QoS 0 too, under id 0, which nothing is compared with."""
-    return list(zip(read.ids, read.prints or map(fingerprint, read.keys, read.values), strict=True))
+    def _fold(self, most: int, most_bytes: int) -> None:
+        """Keep the newest reads only as they came; of the others, what tells their messages apart."""
+        while self._reads and (self._count > most or self._size > most_bytes):
+            ids, keys, values, size = self._reads.popleft()
+            self._count -= len(ids)
+            self._size -= size
+            prints: Iterable[int] = fingerprints(keys, values)
+            if 0 in ids:  # QoS 0 among them
+                prints, ids = compress(prints, ids), list(filter(None, ids))
+            self._ids.extend(ids)
+            self._prints.extend(prints)
+        del self._ids[:-MEMORY], self._prints[:-MEMORY]

@@ -137,12 +137,14 @@ def test_cut_connections_lose_nothing_and_repeats_are_recognised(tmp_path):
                 messages = numbered(6000)
                 publisher = Publisher(broker.port)
                 sending = asyncio.create_task(asyncio.to_thread(publisher.publish, messages, 3000))
-                for _ in range(5):
-                    await asyncio.sleep(0.35)
+                for cut in range(1, 6):
+                    await until(lambda: len(house.inlet.rows) >= cut * 800)  # noqa: B023
+                    proxy.hold = True  # what is acknowledged from now on, the broker does not hear
+                    await until(lambda: len(house.inlet.rows) > len(set(proxy.acknowledged())))
                     proxy.cut()
+                    proxy.hold = False
                 await sending
-                await until(lambda: len(house.inlet.rows) >= 6000)
-                await asyncio.sleep(0.3)
+                await until(lambda: len(house.inlet.rows) >= 6000 and not house.driver._window.waiting)
                 assert sorted(house.inlet.values) == sorted(value for _, value in messages)
                 assert house.inlet.counts["redelivered_total"] > 0
                 for key in {row[1] for row in house.inlet.rows}:
@@ -150,6 +152,30 @@ def test_cut_connections_lose_nothing_and_repeats_are_recognised(tmp_path):
                     assert mine == sorted(mine), "per key, the order of publishing"
                 publisher.close()
             proxy.close()
+
+    asyncio.run(main())
+
+
+def test_a_broker_that_has_more_under_way_than_we_asked_for_repeats_nothing_either():
+    async def main():
+        async with StrictBroker(window=20, overrun=True) as broker:
+            async with House(plugin, options(broker.port, receive_maximum=20), commit=None) as house:
+                await until(lambda: up(house))
+                messages = [(f"plant/{n % 7}", b"same") for n in range(3000)]
+                broker.publish(messages)
+                await until(lambda: len(house.inlet.rows) == 20)
+                house.inlet.commit()
+                await until(lambda: len(house.inlet.rows) == 420)
+                house.inlet.receipts.clear()  # committed and acknowledged, but the broker does not hear it
+                house.inlet.commit()
+                broker.cut()
+                await until(lambda: house.inlet.counts["redelivered_total"] == 400)
+                async with asyncio.timeout(20):
+                    while len(broker.acks) < 3000:
+                        house.inlet.commit()
+                        await asyncio.sleep(0.01)
+                assert [row[1:3] for row in house.inlet.rows] == messages
+                assert house.inlet.counts["redelivered_total"] == 400
 
     asyncio.run(main())
 

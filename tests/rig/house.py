@@ -75,7 +75,10 @@ class FakeInlet:
 
 
 class House:
-    """Runs one driver as the daemon does: turns, commits, and a new start when it gives up. Times in s."""
+    """Runs one driver as the daemon does: turns, commits, and a new start when it gives up. Times in s.
+
+    `commit=None`: only the test commits.
+    """
 
     def __init__(self, plugin, options, *, turn=0.02, commit=0.05, floor=0.005, memory=(), name="plant"):
         self.inlet = FakeInlet(name, memory)
@@ -86,7 +89,8 @@ class House:
         self._tasks = []
 
     async def __aenter__(self):
-        self._tasks = [asyncio.create_task(work()) for work in (self._run, self._turns, self._commits)]
+        works = [self._run, self._turns] + ([self._commits] if self.commit is not None else [])
+        self._tasks = [asyncio.create_task(work()) for work in works]
         return self
 
     async def __aexit__(self, *error):

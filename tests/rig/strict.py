@@ -10,10 +10,13 @@ import mqtt5
 
 
 class StrictBroker:
-    """One subscriber, one session that outlives its connections. `ids`: "cycle" counts on, "lowest" takes the lowest free id."""
+    """One subscriber, one session that outlives its connections. `ids`: "cycle" counts on, "lowest" takes the lowest free id.
 
-    def __init__(self, window=20, ids="cycle", granted=1):
-        self.window, self.ids, self.granted = window, ids, granted
+    `overrun`: as mosquitto 2.0, each acknowledgement lets a whole window of what waits out, whatever is under way.
+    """
+
+    def __init__(self, window=20, ids="cycle", granted=1, overrun=False):
+        self.window, self.ids, self.granted, self.overrun = window, ids, granted, overrun
         self.port = 0
         self.queue = []
         self.flying = {}  # id -> (topic, payload), in order of sending
@@ -79,20 +82,15 @@ class StrictBroker:
         elif isinstance(packet, mqtt5.PubAckPacket):
             self.acks.append((number, packet.packet_id, int(packet.reason_code)))
             self.flying.pop(packet.packet_id, None)
-            self._pump()
+            self._pump(self.window if self.overrun else 0)
         elif isinstance(packet, mqtt5.PingReqPacket):
             writer.write(mqtt5.PingRespPacket().write())
         else:
             self.others.append(packet)
 
-    def _pump(self):
-        while (
-            self.queue
-            and len(self.flying) < self.window
-            and self._writer is not None
-            and self.session
-            and not self.held
-        ):
+    def _pump(self, more=0):
+        window = max(self.window, len(self.flying) + more)
+        while self.queue and len(self.flying) < window and self._writer is not None and self.session and not self.held:
             message = self.queue.pop(0)
             packet_id = self._last % 65535 + 1
             if self.ids == "lowest":

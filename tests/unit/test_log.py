@@ -8,6 +8,8 @@ from log_disk import TurnedClock, append, commit, killed, maintain, open_log, pa
 
 from gateway.errors import LogError, LogTooNew
 from gateway.log import Keep, Snapshot
+from gateway.log.journal import Marks
+from gateway.log.unsealed import Unsealed
 from gateway.plugin import Remembered
 from gateway.record import RETAINED, Batch, Extent, Gap, fingerprint
 
@@ -197,14 +199,24 @@ def test_snapshots_ticks_and_delivery_ids_survive_a_turnover(tmp_path, folder):
 
 def test_only_the_last_delivery_ids_of_a_source_are_remembered(folder):
     log = open_log(folder, journal=1 << 20)
-    for i in range(10):
-        append(log, "s", [b"%d" % (i * 500 + j) for j in range(500)], ids=range(i * 500, i * 500 + 500), source="d")
+    for i in range(20):
+        values = [b"%d" % n for n in range(i * 1000, i * 1000 + 1000)]
+        append(log, "s", values, ids=range(i * 1000, i * 1000 + 1000), source="d")
         commit(log)
     log.close()
     log = open_log(folder)
     kept = log.recovery.remembered["d"]
-    assert [one.id for one in kept] == list(range(5000 - 4096, 5000))
+    wanted = [(n, b"%d" % n) for n in range(20000 - 16384, 20000)]
+    assert kept == [Remembered(n, fingerprint(f"k{len(value) % 3}", value)) for n, value in wanted]
     log.close()
+
+
+def test_large_payloads_are_remembered_as_fingerprints_only():
+    unsealed, value = Unsealed(), bytes(100_000)
+    for n in range(30):
+        unsealed.note_ids(Marks("d", 0, n.to_bytes(2, "little")), ["k"], [value])
+        assert sum(carried.size for carried in unsealed._carried.values()) <= 1 << 20
+    assert unsealed.remembered == {"d": [Remembered(n, fingerprint("k", value)) for n in range(30)]}
 
 
 def test_snapshots_are_asked_for_before_the_journal_is_used_up(folder):

@@ -3,9 +3,9 @@
 import grp
 import os
 import shutil
-import stat
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -169,6 +169,7 @@ def Archive_without_pause(folder):
 
 LOOK_ON = """
 import sys
+import tempfile
 from gateway.log.archive import Archive
 from gateway.record import Batch
 looks = 0
@@ -251,13 +252,19 @@ except LogError as error:
 """
 
 
+@pytest.fixture
+def open_folder():
+    """A folder that everybody may enter. Those of pytest are closed to others, again with every run that begins."""
+    with tempfile.TemporaryDirectory() as name:
+        os.chmod(name, 0o755)
+        yield Path(name)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="takes another user's name")
-def test_another_user_is_told_how_to_read_it_and_reads_it_then_without_any_right_to_write(tmp_path):
-    folder = tmp_path / "log"
+def test_another_user_is_told_how_to_read_it_and_reads_it_then_without_any_right_to_write(open_folder):
+    folder = open_folder / "log"
     log = opened(folder)
     fill(log, 30)
-    for parent in (tmp_path, *tmp_path.parents[:-1]):
-        parent.chmod(stat.S_IMODE(parent.stat().st_mode) | 0o055)
 
     def look():
         done = subprocess.run([sys.executable, "-c", LOOK, str(folder)], capture_output=True, text=True, check=False)
