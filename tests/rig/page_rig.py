@@ -215,6 +215,7 @@ class Gateway:
         away_s = 740 if story == "outage" else 0
         self.status = greenhouse()
         cloud, boiler, alarm = self.status["sinks"][0], self.status["drivers"][1], self.status["pipelines"][0]
+        alarm["dead"] = 0
         if story == "outage":
             detail = "cannot reach broker.example:8883: no route to host; trying again in 40 s"
             cloud.update(state="waiting", detail=detail, lag=30_409, oldest_unsent_s=away_s, rate=0.0)

@@ -6,8 +6,8 @@ import { clock, known } from "./words.js";
 const HEIGHT = 148, SIDE = 8, TOP = 24, FLOOR = HEIGHT - 22; // px
 const COLUMNS = 360;
 
-/** Values as the paths of a line and of the area below it; null breaks them, a lone value is a dot. */
-function trace(values, x, y, floor) {
+/** Draw values as a line and the area below it; null breaks them, a lone value is a dot. */
+function trace(path, below, values, x, y, floor) {
 	let line = "", area = "";
 	values.forEach((value, i) => {
 		if (!known(value)) return;
@@ -16,7 +16,8 @@ function trace(values, x, y, floor) {
 		area += `${first ? `M${x(i).toFixed(1)} ${floor}L` : "L"}${spot}`;
 		if (!known(values[i + 1])) area += `V${floor}Z`;
 	});
-	return [line, area];
+	attr(path, { d: line });
+	attr(below, { d: area });
 }
 
 /** A round number at or above `n`: 1, 2, 2.5 or 5 times a power of ten; for bytes a power of two. */
@@ -30,10 +31,9 @@ function ceiling(n, binary) {
 /** A small line without scales into an <svg>; its top is its own maximum. */
 export function sparkline(node, values) {
 	const most = Math.max(0, ...values) || 1;
-	const paths = trace(values, (i) => 1 + (i * 70) / Math.max(1, values.length - 1), (v) => 20 - (v / most) * 18, 22);
 	attr(node, { viewBox: "0 0 72 22" });
 	if (!node.firstChild) node.append(svg("path.line"), svg("path.area"));
-	paths.forEach((d, i) => attr(node.children[i], { d }));
+	trace(...node.children, values, (i) => 1 + (i * 70) / Math.max(1, values.length - 1), (v) => 20 - (v / most) * 18, 22);
 }
 
 /** Charts that share their reading line. `kinds`: [{name: series, title, about, words(value), binary}, …] */
@@ -73,10 +73,9 @@ class Chart {
 		this.width = this.touch.clientWidth;
 		if (!this.values || this.width < 40) return;
 		const top = ceiling(Math.max(0, ...this.values), this.binary);
-		const y = (v) => FLOOR - (v / top) * (FLOOR - TOP), [line, area] = trace(this.values, (i) => this.x(i), y, FLOOR);
+		const y = (v) => FLOOR - (v / top) * (FLOOR - TOP);
 		attr(this.plot, { width: this.width });
-		attr(this.line, { d: line });
-		attr(this.area, { d: area });
+		trace(this.line, this.area, this.values, (i) => this.x(i), y, FLOOR);
 		const scale = [0, top / 2, top].map((value) => [value, Math.round(y(value)) + 0.5]);
 		const labels = scale.slice(1).map(([value, at]) => svg("text", { x: SIDE, y: at - 4 }, this.words(value)));
 		const times = (this.until ? [[1, "start"], [0.5, "middle"], [0, "end"]] : []).map(([back, anchor]) => {
