@@ -284,7 +284,8 @@ def test_records_come_live_and_payloads_are_shown_as_they_were_written(look, gat
         many = ", ".join(raw % (100 + n * 50 + i, time.time_ns()) for i in range(50))
         gateway.push("records", line % many)
     page.wait_for_selector("#records details:nth-child(1)")
-    page.wait_for_function("document.querySelectorAll('#records li').length === 60")  # and no more
+    page.wait_for_selector("#records li:nth-child(60)")
+    assert page.locator("#records li").count() == 60  # and no more
     page.select_option("#stream", "doors")
     gateway.wait_for_line("doors")
     assert page.locator("#records details").count() == 0
