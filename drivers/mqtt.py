@@ -199,7 +199,7 @@ class MqttDriver:
         self._session = Session(options.receive_maximum, inlet.memory)
         self._window = Window(options.receive_maximum)
         self._link: Link | None = None
-        self._announcer = Announcer(options, inlet.gateway, inlet.summary, inlet.clock, self._tell)
+        self._announcer = Announcer(options, inlet, self._tell)
         self._granted_less = ""  # what the broker did not grant as asked, for the detail
         self._subscribed: asyncio.Future[SubAckPacket] | None = None
         self._flowing = False  # subscribed: from now on reads wait for turns

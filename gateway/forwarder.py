@@ -124,7 +124,7 @@ class Forwarder:
         self._ready: dict[Extent, Delivery] = {}  # encoded once, for the retry
         self._failed: SinkUnavailable | None = None
         self._order = 0
-        self._leaving = False  # nothing is cut and nothing more is sent
+        self.leaving = False  # taken out by a reload: nothing is cut and nothing more is sent
         self._wake = asyncio.Event()
         self._blocks: dict[str, Batch | Gap] = {}
         self._backoff = Backoff(first=1.0, most=60.0)
@@ -173,7 +173,7 @@ class Forwarder:
 
     def cut(self) -> None:
         """Cut what is due into extents; they travel in the commit that is being made."""
-        if self._leaving:
+        if self.leaving:
             return
         room = self._room
         now = self.clock.monotonic()
@@ -204,7 +204,7 @@ class Forwarder:
     def due(self, now: float) -> bool:
         """Is a batch old enough, or are lanes free and full batches there, so that a commit is worth making?"""
         room = self._room
-        if room <= 0 or self._leaving:
+        if room <= 0 or self.leaving:
             return False
         starved = not self._queue and len(self._under_way) < self._in_flight
         for lane in self.lanes:
@@ -300,7 +300,7 @@ class Forwarder:
                     await self._wait_out(self._failed)
                 while self._queue and len(self._under_way) < self._in_flight and self._may_send:
                     delivery = await self._delivery(self._queue[0].extent)
-                    if self._leaving:
+                    if self.leaving:
                         break
                     waiting = self._queue.pop(0)
                     self._under_way[waiting.extent] = waiting
@@ -309,11 +309,11 @@ class Forwarder:
 
     @property
     def _may_send(self) -> bool:
-        return self._failed is None and not self._leaving
+        return self._failed is None and not self.leaving
 
     def retire(self) -> None:
         """It is about to be taken out: cut and send nothing more. What was cut is owed by its successor."""
-        self._leaving = True
+        self.leaving = True
 
     async def returned(self) -> None:
         """Wait until nothing is under way. The caller bounds the time."""

@@ -42,6 +42,10 @@ class Inlet:
         self.component = f"driver:{name}"
         self._intake = intake
 
+    @property
+    def leaving(self) -> bool:
+        return self.name in self._intake.leaving
+
     def record(
         self,
         stream: str,
@@ -112,7 +116,7 @@ class Intake:
         self._drivers: dict[str, Driver] = {}
         self._crashed: dict[str, asyncio.Future[None]] = {}
         self._paused: set[str] = set()
-        self._leaving: set[str] = set()  # drivers that are paused for good
+        self.leaving: set[str] = set()  # drivers that are paused for good: a reload takes them out
         self._barriers: list[asyncio.Future[None]] = []
         self._shape_is_due = False
         self._due = asyncio.Event()
@@ -130,7 +134,7 @@ class Intake:
     def attach(self, name: str, driver: Driver, crashed: "asyncio.Future[None]") -> None:
         """From now on the driver takes part in turns; `crashed` gets what it raises in one of our calls."""
         self._drivers[name], self._crashed[name] = driver, crashed
-        if self._closed or self._paused - self._leaving:
+        if self._closed or self._paused - self.leaving:
             self._pause()
 
     def detach(self, name: str) -> None:
@@ -139,11 +143,11 @@ class Intake:
             self._call(name, "resume")  # it comes back later, and nobody would remember that it was paused
         self._drivers.pop(name, None)
         self._crashed.pop(name, None)
-        self._leaving.discard(name)
+        self.leaving.discard(name)
 
     def retire(self, name: str) -> None:
         """This driver is about to be taken out: it reads nothing more, and can still be acknowledged."""
-        self._leaving.add(name)
+        self.leaving.add(name)
         if name not in self._paused:
             self._paused.add(name)
             self._call(name, "pause")
@@ -243,7 +247,7 @@ class Intake:
     def _resume(self) -> None:
         if self._closed:
             return
-        for name in self._paused - self._leaving:
+        for name in self._paused - self.leaving:
             self._paused.discard(name)
             self._call(name, "resume")
 

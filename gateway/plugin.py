@@ -35,6 +35,11 @@ class Inlet(Protocol):
     urgent: bool  # True: something this driver feeds is urgent, so read at once instead of waiting for turns
     memory: "Sequence[Remembered]"  # at start: the last records of this driver that carried ids, oldest first
 
+    @property
+    def leaving(self) -> bool:
+        """This entry is being taken out of a gateway that goes on: removed, or about to be followed by another."""
+        ...
+
     def record(
         self,
         stream: str,
@@ -314,6 +319,11 @@ class Outlet(Protocol):
     name: str
     gateway: str
     clock: Clock
+
+    @property
+    def leaving(self) -> bool:
+        """As of an Inlet."""
+        ...
 
     def up(self, detail: str = "") -> None: ...
 

@@ -310,6 +310,10 @@ class Listener:
     def count(self, metric: str, n: int = 1) -> None:
         """Counters are of no interest here."""
 
+    @property
+    def leaving(self) -> bool:
+        return False
+
     def summary(self) -> Mapping[str, object]:
         return {}
 

@@ -136,7 +136,7 @@ class MqttSink:
     def __init__(self, options: Options, outlet: Outlet) -> None:
         self._options, self._outlet = options, outlet
         self._link: Link | None = None
-        self._announcer = Announcer(options, outlet.gateway, outlet.summary, outlet.clock, self._tell)
+        self._announcer = Announcer(options, outlet, self._tell)
         self._reason = "not connected yet"
         self._queue: deque[_Send] = deque()  # sends that have messages left to write
         self._flying: dict[int, tuple[_Send, int]] = {}  # packet id -> whose message, and its offset

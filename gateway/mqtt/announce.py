@@ -2,7 +2,9 @@
 
 `status_topic` holds one retained message: what the gateway says of itself. It is renewed when that changes and every
 `status_every`, never more often than every LOOK_S. The same topic is our last will: `offline_after` a connection broke
-the broker says "offline" there, so that a short break is none. An ordered stop says so itself.
+the broker says "offline" there, so that a short break is none. Who leaves in order says so itself: the gateway that
+stops, and the entry that a reload takes out. Its successor may have another topic or be another client, of which the
+broker would not know that it stands for the same gateway; it begins after that, so its "online" is the last word.
 
 All of this is beside the point of the connection: a broker that wants none of it is still read from and delivered to.
 """
@@ -12,6 +14,7 @@ import contextlib
 import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from typing import Protocol
 
 import msgspec
 from mqtt5 import ConnAckPacket, DisconnectReasonCode, PubAckPacket, PublishPacket, QoS, Will
@@ -30,23 +33,28 @@ LONGEST = 400  # characters of the sentence
 _MAYBE_THE_WILL = {"NOT_AUTHORIZED", "TOPIC_NAME_INVALID", "RETAIN_NOT_SUPPORTED", "QUALITY_NOT_SUPPORTED"}
 
 
+class House(Protocol):
+    """What is the same of gateway.plugin.Inlet and Outlet."""
+
+    gateway: str
+    clock: Clock
+
+    @property
+    def leaving(self) -> bool: ...
+
+    def summary(self) -> Mapping[str, object]: ...
+
+
 class Announcer:
     """What one entry says at its broker of the gateway. Does nothing where there is no `status_topic`.
 
-    `summary` is gateway.plugin.Inlet's; `changed` is called when `complaint` is another one.
+    `changed` is called when `complaint` is another one.
     """
 
-    def __init__(
-        self,
-        options: BrokerOptions,
-        gateway: str,
-        summary: Callable[[], Mapping[str, object]],
-        clock: Clock,
-        changed: Callable[[], None],
-    ) -> None:
-        self.topic = options.status_at(gateway)
+    def __init__(self, options: BrokerOptions, house: House, changed: Callable[[], None]) -> None:
+        self.topic = options.status_at(house.gateway)
         self.complaint = ""  # what the broker has against it, to be added to the detail; "" for nothing
-        self._gateway, self._summary, self._clock, self._changed = gateway, summary, clock, changed
+        self._house, self._clock, self._changed = house, house.clock, changed
         self._every, self._after = options.status_every, options.offline_after
         self._bare = False  # the broker may not take our will: connect without
         self._link: Link | None = None
@@ -107,7 +115,7 @@ class Announcer:
         return True
 
     async def part(self, link: Link) -> None:
-        """End a connection: with our own last word at an ordered stop, else leaving our will to the broker."""
+        """End a connection: with our own last word where we leave in order, else leaving our will to the broker."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -115,8 +123,9 @@ class Announcer:
         if not self.topic:
             await link.close()
             return
-        summary = self._summary()
-        if not begun or summary["state"] != "stopping" or link.lost.done():
+        summary = self._house.summary()
+        stopping, leaving = summary["state"] == "stopping", self._house.leaving
+        if not begun or not (stopping or leaving) or link.lost.done():
             await link.close(DisconnectReasonCode.DISCONNECT_WITH_WILL_MESSAGE)
             return
         # The broker's confirmation must be read: what it sends beside it is not acknowledged, and comes again.
@@ -125,7 +134,7 @@ class Announcer:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(PART_S):
                 await self._quiet()
-                last = {"state": "offline", "reason": "stopped"}
+                last = {"state": "offline", "reason": "stopped" if stopping else "configuration changed"}
                 self._publish(link, {**last, "waiting": summary["waiting"], "oldest_s": summary["oldest_s"]})
                 await self._quiet()
         await link.close()
@@ -143,7 +152,7 @@ class Announcer:
         if link is None or link.lost.done():
             return
         self._timer = asyncio.get_running_loop().call_later(LOOK_S, self._look)
-        summary, now = self._summary(), self._clock.monotonic()
+        summary, now = self._house.summary(), self._clock.monotonic()
         sentence = str(summary["sentence"])[:LONGEST]
         # A number that grows is no news: a backlog would be told every few seconds.
         news = (summary["state"], summary["level"], re.sub(r"\d[\d.,]*", "", sentence))
@@ -169,7 +178,7 @@ class Announcer:
         link.write(packet)
 
     def _encode(self, message: Mapping[str, object]) -> bytes:
-        return msgspec.json.encode({"gateway": self._gateway, **message})
+        return msgspec.json.encode({"gateway": self._house.gateway, **message})
 
     def _complain(self, why: str) -> None:
         told = f"but not at its status topic {self.topic!r}: {why}" if why else ""

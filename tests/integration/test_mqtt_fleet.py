@@ -271,12 +271,34 @@ def test_a_connection_that_breaks_and_comes_back_in_time_is_no_news(broker, memb
     asyncio.run(main())
 
 
-def test_a_member_that_is_replaced_or_removed_leaves_its_will_to_the_broker(broker, member):
+def test_a_member_that_a_reload_takes_out_says_so_itself_and_has_no_will_left(broker, member):
+    async def main():
+        watcher = Watcher(broker.port)
+        async with member(broker.port, offline_after=Duration(1)) as one:
+            await told(watcher, "online")
+            one.inlet.leaving = True
+        async with member(broker.port, offline_after=Duration(1), client_id="another"):
+            await asyncio.sleep(3)
+        said = await told(watcher, "offline")
+        assert said["reason"] == "connection lost"
+        reasons = [(one["state"], one.get("reason")) for one in watcher.told]
+        assert reasons == [
+            ("online", None),
+            ("offline", "configuration changed"),
+            ("online", None),
+            ("offline", "connection lost"),  # of the other one, which was not taken out
+        ]
+        watcher.close()
+
+    asyncio.run(main())
+
+
+def test_a_member_that_ends_in_any_other_way_leaves_its_will_to_the_broker(broker, member):
     async def main():
         watcher = Watcher(broker.port)
         async with member(broker.port, offline_after=Duration(2)):
             await told(watcher, "online")
-        async with member(broker.port, offline_after=Duration(2)):  # as when it was changed in the configuration
+        async with member(broker.port, offline_after=Duration(2)):  # as when it was started again after a crash
             await asyncio.sleep(4)
             assert set(watcher.states()) == {"online"}
         said = await told(watcher, "offline")
@@ -477,4 +499,64 @@ def test_a_restart_within_the_delay_is_no_outage(tmp_path, broker, far):
     assert gateway.stop() == 0
     assert watcher.wait_for("offline")["waiting"] == 10
     assert set(watcher.states()[:-1]) == {"online"}
+    watcher.close()
+
+
+EDITED = """\
+gateway: {{id: g1, status: "127.0.0.1:{status}"}}
+log: {{path: {log}, size: 64MiB}}
+drivers:
+  bench: {{driver: simulated, sensors: 1, stream: readings}}
+{drivers}
+sinks:
+  other: {{sink: mqtt, url: "mqtt://127.0.0.1:{port}", topic: "o/{{stream}}", streams: [readings], batch: {{age: {age}}}}}
+{sinks}
+"""
+DRIVER = '  {name}: {{driver: mqtt, url: "mqtt://127.0.0.1:{port}", subscribe: ["plant/#"], stream: s, {options}}}'
+SINK = '  {name}: {{sink: mqtt, url: "mqtt://127.0.0.1:{port}", topic: "x/{{stream}}", streams: [readings], {options}}}'
+
+
+@pytest.mark.parametrize("entry", [DRIVER, SINK], ids=["driver", "sink"])
+def test_whatever_a_reload_does_to_an_entry_the_last_word_at_its_topic_is_true(tmp_path, broker, entry):
+    def config(entry_is_there=True, name="up", age="100ms", topic="gw/g1/status", **more):
+        options = ", ".join(f"{option}: {value}" for option, value in more.items())
+        options = f"status_topic: {topic}, offline_after: 1s, {options}"
+        made = entry.format(name=name, port=broker.port, options=options) if entry_is_there else ""
+        sections = {"drivers": made, "sinks": ""} if entry is DRIVER else {"drivers": "", "sinks": made}
+        return {"port": broker.port, "age": age, **sections}
+
+    gateway = GatewayProcess(tmp_path, EDITED, **config())
+    watcher = Watcher(broker.port)
+    online = ("gw/g1/status", "online", None)
+    gone = ("gw/g1/status", "offline", "configuration changed")
+    expected = [online]
+
+    def told():
+        watcher.collect(0.1)
+        return [
+            (p.topic, said["state"], said.get("reason")) for p, said in zip(watcher.packets, watcher.told, strict=True)
+        ]
+
+    def is_told():
+        end = time.monotonic() + 20
+        while told() != expected:
+            assert time.monotonic() < end, told()
+
+    with gateway:
+        is_told()
+        edits = [
+            (config(age="200ms"), []),  # nothing but another sink
+            (config(name="down"), [gone, online]),
+            (config(name="down", client_id="new"), [gone, online]),
+            (config(name="down", client_id="new", topic="gw/g2/status"), [gone, ("gw/g2/status", "online", None)]),
+            (config(name="down", client_id="new"), [("gw/g2/status", "offline", "configuration changed"), online]),
+            (config(entry_is_there=False), [gone]),
+        ]
+        for edit, words in edits:
+            gateway.write_config(EDITED, **edit)
+            assert gateway.reload()
+            expected += words
+            is_told()
+        time.sleep(3)  # a will that was left would have come by now
+        is_told()
     watcher.close()

@@ -25,6 +25,7 @@ class FakeInlet:
         self.remembered = []  # what a restart would remember
         self._ids = []
         self.hurries = 0
+        self.leaving = False
         self.states = []  # ("up" | "waiting", detail)
         self.bad = []  # (reason, sample)
         self.counts = Counter()
@@ -129,6 +130,7 @@ class FakeOutlet:
 
     def __init__(self, name="cloud"):
         self.name, self.gateway, self.clock = name, "g1", SystemClock()
+        self.leaving = False
         self.states = []
         self.counts = Counter()
         self.says = dict(SUMMARY)
