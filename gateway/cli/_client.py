@@ -28,6 +28,7 @@ USUAL_LOG = "/var/lib/tidegate"
 CONTROL = "control"  # the socket's name in the folder of the log
 LONGEST_PATH = 107  # of a socket, in bytes
 TIMEOUT_S = 10.0
+DOING_S = 120.0  # what something that is to be done may take: a reload waits for receipts, and for a reload before it
 SILENCE_S = 35.0  # of an event stream: it breathes every 15 s
 MOST_TOKEN = 4096  # bytes of a token file that are read
 MOST_LINE = 16 << 20  # bytes of one event
@@ -61,6 +62,10 @@ class Unreadable(click.ClickException):
 
 class Away(click.ClickException):
     """Nothing answers: it may come back."""
+
+
+class Unfinished(click.ClickException):
+    """The gateway was told to do something and has not answered in time; it may still do it."""
 
 
 class Refused(click.ClickException):
@@ -135,7 +140,7 @@ class Client:
         return json.loads(self._ask("GET", path, query, "application/json")[0])
 
     def post(self, *path: str) -> Any:
-        """Have something done. Only the control socket takes it."""
+        """Have something done. Only the control socket takes it. Raises Unfinished, too."""
         return json.loads(self._ask("POST", path, {}, "application/json")[0])
 
     def records(self, stream: str, **query: object) -> tuple[list[bytes], int]:
@@ -165,7 +170,8 @@ class Client:
                     data += value.strip()
 
     def _ask(self, method: str, path: Sequence[str], query: dict[str, object], accept: str) -> tuple[bytes, str]:
-        with self._answer(method, path, query, accept, self._timeout_s) as answer:
+        timeout_s = self._timeout_s if method == "GET" else max(self._timeout_s, DOING_S)
+        with self._answer(method, path, query, accept, timeout_s) as answer:
             try:
                 return answer.read(), answer.headers.get("tidegate-next", "0")
             except (OSError, http.client.HTTPException) as error:
@@ -190,15 +196,19 @@ class Client:
                 connection = door.connection(timeout_s)
             except ValueError as error:
                 raise click.UsageError(f"{error} (from {door.source})") from error
+            asked = False
             with closing(connection):
                 try:
                     connection.request(method, target, headers=headers)
+                    asked = True
                     answer = connection.getresponse()
                     body = answer.read() if answer.status != http.client.OK else b""
                 except PermissionError:
                     self._denied = _denial(door.name)
                     continue
                 except (OSError, http.client.HTTPException) as error:
+                    if asked and method != "GET" and isinstance(error, TimeoutError):
+                        raise Unfinished(_unfinished(timeout_s)) from error
                     failed.append(f"nothing answers at {door.name} (from {door.source}): {_reason(error)}")
                     continue
                 if answer.status != http.client.OK:
@@ -227,8 +237,6 @@ class Client:
                 told += f"\nthe token is not the one of {door.name}; name the right file with --token-file"
             if self._denied:
                 told += f". Without a token: {self._denied}"
-        elif status == http.client.SERVICE_UNAVAILABLE:
-            told += "\nToo many look at it now; close a page or a `tidegate top`, or try again in a minute"
         return told
 
 
@@ -238,6 +246,13 @@ def _told_error(status: int, body: bytes) -> str:
     except (ValueError, LookupError, TypeError):
         text = safe(body[:200].decode(errors="replace").strip())
         return f"the gateway answered {status}{f': {text}' if text else ''}"
+
+
+def _unfinished(seconds: float) -> str:
+    return (
+        f"the gateway has not answered for {seconds:.0f} s; it may still do it. "
+        "`tidegate status` says when its configuration was loaded"
+    )
 
 
 def _reason(error: BaseException) -> str:

@@ -23,7 +23,8 @@ def command(as_json: bool, path: str) -> None:
     """Have the gateway check its configuration as it is now, and swap what changed; nothing else is interrupted.
 
     A configuration with mistakes changes nothing: they are printed, and the exit code is 78. It is the gateway that
-    checks, with its own environment and secrets; where it does not run, this command does.
+    checks, with its own environment and secrets; where it does not run, this command does. A sink that changes may need
+    seconds to have its receipts; what takes longer than two minutes may still be done, and `tidegate status` tells.
     """
     client = Client.of(path)
     try:

@@ -86,6 +86,7 @@ def describe(status: dict[str, Any]) -> list[Block]:
     return [
         *head(status),
         *[part for part in tables(status) if part.rows],
+        *([Line(config_line(status))] if "config" in status else []),
         Line(log_line(status)),
     ]
 
@@ -242,6 +243,13 @@ def log_line(status: dict[str, Any], *, brief: bool = False) -> str:
     if not brief:
         parts += [plural(log["commits"], "commit"), f"{size(log['device_bytes'])} written"]
     return f"{', '.join(parts)}; a power cut now would take {plural(status['loss_window_records'], 'record')}"
+
+
+def config_line(status: dict[str, Any]) -> str:
+    """Which configuration is in use: of when, and after how many reloads."""
+    config = status["config"]
+    since = short_time(config["loaded"], status.get("now"))
+    return f"configuration of {since}, {plural(config['reloads'], 'reload')} since the start"
 
 
 def names(streams: Sequence[str]) -> str:

@@ -62,9 +62,10 @@ GET /api/v1/events[?stream=NAME]
 
 POST /api/v1/reload, by the control socket only
     Take the configuration as its files are now. {"ok": true, "changes": ["sink cloud changed", …]}, or with 422
-    {"ok": false, "problems": [{"file", "line", "column", "path", "message"}, …]}: then nothing has changed.
+    {"ok": false, "problems": [{"file", "line", "column", "path", "message"}, …]}: then nothing has changed. The answer
+    comes when it is done, which may take a while; whoever does not wait for it sees it in `config` of the status.
 
-Every error is {"error": "what is wrong, and what to try"}.
+Every error is {"error": "what is wrong, and what to try"}; with 503 when the log cannot be read just now.
 """
 
 import asyncio
@@ -82,6 +83,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.staticfiles import StaticFiles
 
+from gateway.errors import LogError
 from gateway.formats import CONTENT_TYPES, wire_line
 from gateway.record import Gap
 from gateway.status.events import MOST_VIEWERS, Follow, Viewers
@@ -174,7 +176,8 @@ def application(source: Source, login: Login | None = None) -> Starlette:
         return Follow(viewers, source, stream)
 
     async def reload(request: Request) -> Response:
-        result = await source.reload()
+        with request.scope["state"]["patient"]():  # it waits for receipts of sinks, and for a reload before it
+            result = await source.reload()
         return _json(result, 200 if result["ok"] else 422)
 
     async def dead(request: Request) -> Response:
@@ -209,6 +212,10 @@ def application(source: Source, login: Login | None = None) -> Starlette:
         known = ", ".join(row["name"] for row in source.streams()["streams"][:50])
         return _json({"error": f"no stream is called {str(error)!r}; there are: {known or 'none yet'}"}, 404)
 
+    async def no_disk(request: Request, error: Exception) -> Response:
+        words = f"the log does not give what is needed for this: {error}; see /api/v1/status, and try again"
+        return _json({"error": words}, 503, {"retry-after": "10"})
+
     async def refused(request: Request, error: Exception) -> Response:
         return _json({"error": str(error)}, 400)
 
@@ -237,7 +244,7 @@ def application(source: Source, login: Login | None = None) -> Starlette:
         routes.append(Route("/logout", login.leave, methods=["POST"]))
     return Starlette(
         routes=routes,
-        exception_handlers={404: nothing, NoStream: no_stream, Refused: refused},
+        exception_handlers={404: nothing, NoStream: no_stream, Refused: refused, LogError: no_disk},
     )
 
 

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import ipaddress
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -44,7 +44,7 @@ HEADERS = {
     b"referrer-policy": b"no-referrer",
     b"x-content-type-options": b"nosniff",
 }
-_BUSY = b"there are too many connections; try again in a moment\n"
+_BUSY = b"there are too many connections; close a page or a `tidegate top`, or try again in a moment\n"
 BUSY = b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\ncontent-length: %d\r\n\r\n%b" % (len(_BUSY), _BUSY)
 OPEN = ("/healthz", "/login")  # without a login
 
@@ -103,7 +103,7 @@ class Connection(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self.app_state = {"lasting": self.lasting, "admitted": lambda: True}
+        self.app_state = {"lasting": self.lasting, "patient": self.patient, "admitted": lambda: True}
         if len(self.connections) > CONNECTIONS:
             transport.write(BUSY)
             transport.close()
@@ -137,6 +137,16 @@ class Connection(H11Protocol):
         connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BYTES)
         if connected.family != socket.AF_UNIX:
             connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(ANSWER_S * 1000))
+
+    @contextlib.contextmanager
+    def patient(self) -> Iterator[None]:
+        """What is done in here takes the time it takes; only then the answer must be taken soon."""
+        self._free()
+        try:
+            yield
+        finally:
+            if not self.transport.is_closing():
+                self._give(ANSWER_S, self.transport.abort)
 
     def pause_writing(self) -> None:
         super().pause_writing()

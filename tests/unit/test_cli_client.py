@@ -4,20 +4,24 @@ import grp
 import http.server
 import json
 import os
+import socket
 import socketserver
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
 import figures
 import pytest
 from click.testing import CliRunner
+from status_rig import Server
 
-from gateway.cli import lag, status
+from gateway.cli import _client, lag, status
 from gateway.cli._client import Client
+from gateway.status import web
 
 TOKEN = "correct-horse-battery"
 
@@ -45,6 +49,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self._answer(self.server.code or 401, {"error": "a token is needed"})
 
     def do_POST(self):
+        time.sleep(self.server.slow)
         self._answer(200, {"ok": True, "changes": [self.path]})
 
     def _answer(self, code, told):
@@ -62,7 +67,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serving(name, path=None, token=None, code=None):
+def serving(name, path=None, token=None, code=None, slow=0.0):
     """A gateway's face on a Unix socket, or on a port; gives the port."""
     folder = os.getcwd()
     if path is None:
@@ -72,7 +77,7 @@ def serving(name, path=None, token=None, code=None):
         server = socketserver.ThreadingUnixStreamServer(path.name, Handler)
         os.chdir(folder)
     server.daemon_threads = True
-    server.name, server.token, server.code = name, token, code
+    server.name, server.token, server.code, server.slow = name, token, code, slow
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     try:
@@ -130,6 +135,19 @@ def test_only_the_control_socket_is_told_to_do_something(tmp_path, config):
             Client.of(path).post("reload")
 
 
+def test_what_is_to_be_done_may_take_longer_than_an_answer(tmp_path, config):
+    with serving("by-socket", tmp_path / "control", slow=0.5):
+        assert Client.of(config(".", "null"), timeout_s=0.2).post("reload")["ok"]
+
+
+def test_what_was_not_done_in_time_may_still_be_done_and_that_is_said(tmp_path, config, monkeypatch):
+    monkeypatch.setattr(_client, "DOING_S", 0.2)
+    with serving("by-socket", tmp_path / "control", slow=1.0):
+        with pytest.raises(Exception, match="may still do it. `tidegate status` says") as caught:
+            Client.of(config(".", "null"), timeout_s=0.2).post("reload")
+    assert "nothing answers" not in str(caught.value)
+
+
 def test_the_token_comes_from_the_configuration_or_the_option(tmp_path, config):
     (tmp_path / "token").write_text(TOKEN + "\n")
     (tmp_path / "other").write_text("something else entirely\n")
@@ -148,9 +166,15 @@ def test_the_token_comes_from_the_configuration_or_the_option(tmp_path, config):
         assert (missing.exit_code, "No such file" in missing.output) == (2, True)
 
 
-def test_too_many_viewers_says_what_to_close():
-    with serving("by-port", code=503) as port:
-        result = CliRunner().invoke(lag.command, ["--url", f"127.0.0.1:{port}"])
+def test_too_many_connections_say_what_to_close():
+    server = Server()
+    taken = [socket.create_connection(("127.0.0.1", server.port), 10) for _ in range(web.CONNECTIONS + 1)]
+    try:
+        result = CliRunner().invoke(lag.command, ["--url", f"127.0.0.1:{server.port}"])
+    finally:
+        for each in taken:
+            each.close()
+        server.stop()
     assert result.exit_code == 1
     assert "close a page or a `tidegate top`" in result.output
 

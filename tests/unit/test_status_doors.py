@@ -1,5 +1,6 @@
 """Who comes in: the control socket by its permissions, everybody else by name, site and token."""
 
+import asyncio
 import logging
 import os
 import re
@@ -12,8 +13,9 @@ import pytest
 from status_rig import ControlConnection, FakeSource, Server, wait_for
 
 from gateway.config import StatusOptions
+from gateway.errors import LogError
 from gateway.quantity import Secret
-from gateway.status import Status, events, login
+from gateway.status import Status, events, login, web
 
 TOKEN = "q7Vd8sXk2LmN4pRt"
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
@@ -63,6 +65,32 @@ def test_a_reload_goes_by_the_control_socket_only(both):
     assert by_control(folder, "/api/v1/status", "POST").status == 405
     answer = server.get("/api/v1/reload", "POST")
     assert (answer.status, b"control socket" in answer.text) == (405, True)
+
+
+def test_a_reload_takes_the_time_it_takes(both, monkeypatch):
+    monkeypatch.setattr(web, "HEADER_S", 0.1)
+    monkeypatch.setattr(web, "ANSWER_S", 0.2)
+    server, folder = both
+    by_control(folder, "/healthz")
+
+    async def slow():
+        await asyncio.sleep(1.0)
+        return {"ok": True, "changes": ["x"]}
+
+    server.source.reload = slow
+    assert by_control(folder, "/api/v1/reload", "POST").text == b'{"ok":true,"changes":["x"]}'
+
+
+@pytest.mark.parametrize("method,path", [("POST", "/api/v1/reload"), ("GET", "/api/v1/streams/boiler/records")])
+def test_a_log_that_cannot_be_read_is_said_in_words(both, method, path):
+    server, folder = both
+
+    async def broken(*_):
+        raise LogError("the disk does not answer")
+
+    server.source.reload = server.source.records = broken
+    answer = by_control(folder, path, method)
+    assert (answer.status, b"the disk does not answer" in answer.text) == (503, True)
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o077, 0o777])
