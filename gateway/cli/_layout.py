@@ -326,5 +326,16 @@ def size(count: float) -> Cell:
 
 def show_json(data: Any) -> None:
     """For programs: one line, or indented on a terminal."""
-    text = json.dumps(data, indent=2 if sys.stdout.isatty() else None, ensure_ascii=sys.stdout.isatty())
-    click.echo(text)
+    text = json.dumps(data, indent=2 if sys.stdout.isatty() else None, ensure_ascii=False)
+    click.echo("\n".join(map(json_line, text.split("\n"))))
+
+
+def json_line(line: str | bytes) -> str:
+    """A line of JSON that means the same and has nothing in it but what prints: it may go to a terminal."""
+    text = line.decode(errors="replace") if isinstance(line, bytes) else line
+    return text if text.isprintable() else "".join(c if c.isprintable() else _json_escape(c) for c in text)
+
+
+def _json_escape(char: str) -> str:
+    """What does not print is part of a string, or (below a blank) lies between two."""
+    return json.dumps(char)[1:-1] if char > " " else " "

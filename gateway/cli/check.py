@@ -1,6 +1,5 @@
 """`tidegate check`: say whether a configuration is right, and if not, every problem at its place."""
 
-import json
 import sys
 
 import click
@@ -8,6 +7,7 @@ from click.core import ParameterSource
 
 from gateway.cli import EXIT_CONFIG
 from gateway.cli._config import config_option
+from gateway.cli._layout import show_json
 
 
 @click.command()
@@ -33,7 +33,7 @@ def command(ctx: click.Context, file: str | None, path: str, as_json: bool) -> N
     except ConfigError as error:
         if as_json:
             problems = [problem._asdict() for problem in error.problems]
-            click.echo(json.dumps({"ok": False, "problems": problems}, ensure_ascii=False))
+            show_json({"ok": False, "problems": problems})
         else:
             click.echo(str(error))
         sys.exit(EXIT_CONFIG)
@@ -41,7 +41,7 @@ def command(ctx: click.Context, file: str | None, path: str, as_json: bool) -> N
     if as_json:
         warnings = [warning._asdict() for warning in config.warnings]
         told = {"ok": True, **counts, "files": config.files, "warnings": warnings}
-        click.echo(json.dumps(told, ensure_ascii=False))
+        show_json(told)
     else:
         for warning in config.warnings:
             click.echo(f"warning: {warning}")

@@ -1,11 +1,12 @@
 """`tidegate plugins`: which drivers, sinks and steps there are, and what each can be told."""
 
-import json
 import sys
 import textwrap
 from typing import Any
 
 import click
+
+from gateway.cli._layout import show_json
 
 
 @click.command()
@@ -41,7 +42,7 @@ def _list(as_json: bool) -> None:
 
     found = {family: {name: summary(family, name) for name in plugin.names(family)} for family in plugin.FAMILIES}
     if as_json:
-        click.echo(json.dumps(found, ensure_ascii=False))
+        show_json(found)
         return
     width = max((len(name) for names in found.values() for name in names), default=0)
     for family, names in found.items():
@@ -71,7 +72,7 @@ def _show(name: str, families: list[str], as_json: bool) -> None:
         told: list[dict[str, Any]] = [
             {**one._asdict(), "options": [option._asdict() for option in one.options]} for one in entries
         ]
-        click.echo(json.dumps(told, ensure_ascii=False))
+        show_json(told)
         return
     for i, one in enumerate(entries):
         click.echo(f"{chr(10) * (i > 0)}{one.family}/{one.name}: {one.summary}")

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from gateway.cli._client import Client, asks_gateway
-from gateway.cli._layout import local_time, safe
+from gateway.cli._layout import json_line, local_time, safe
 from gateway.cli._names import complete_stream
 from gateway.quantity import Duration
 
@@ -56,7 +56,7 @@ def command(
                 if key is not None and not fnmatch.fnmatchcase(item["k"], key):
                     continue
                 left = left - 1 if left is not None else None
-            click.echo(row if as_json else describe(item))
+            click.echo(json_line(row) if as_json else describe(item))
             shown += 1
             if left == 0 and limit is not None:
                 break

@@ -17,6 +17,7 @@ from gateway.cli._layout import (
     Table,
     console,
     duration,
+    json_line,
     line,
     plain,
     plural,
@@ -292,7 +293,7 @@ class JsonLines(Lines):
 def _json(said: Mapping[str, object]) -> str:
     import msgspec
 
-    return msgspec.json.encode(said).decode()
+    return json_line(msgspec.json.encode(said))
 
 
 def _echo_json(said: Mapping[str, object]) -> None:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import click
 
 from gateway.cli._client import Away, Client, asks_gateway
-from gateway.cli._layout import plural, safe, short_time, width_of
+from gateway.cli._layout import json_line, plural, safe, short_time, width_of
 from gateway.cli._names import complete_stream
 from gateway.cli.read import value_text
 
@@ -141,7 +141,8 @@ def _print(found: Sequence[Seen], room: int, as_json: bool) -> None:
     now = time.time_ns()
     for seen in found:
         if as_json:
-            click.echo(b'{"s":%s,%s' % (json.dumps(seen.stream).encode(), seen.line[1:]) if room else seen.line)
+            line = b'{"s":%s,%s' % (json.dumps(seen.stream).encode(), seen.line[1:]) if room else seen.line
+            click.echo(json_line(line))
         else:
             click.echo(describe(seen, room, now))
 

@@ -1,6 +1,5 @@
 """`tidegate test`: run the tests that pipelines carry."""
 
-import json
 import os
 import sys
 from typing import Any
@@ -9,6 +8,7 @@ import click
 from click.core import ParameterSource
 
 from gateway.cli._config import config_option
+from gateway.cli._layout import safe, show_json
 from gateway.cli._names import complete_pipeline
 
 COLOURS = {"-": "red", "+": "red", "!": "yellow", "=": "green"}
@@ -62,7 +62,7 @@ def command(ctx: click.Context, what: tuple[str, ...], path: str, as_json: bool)
     untested = [entry.name for entry in entries if not entry.program.tests]
     if as_json:
         answer = {"ok": bool(results) and not failed, "tests": results, "untested": untested}
-        click.echo(json.dumps(answer, ensure_ascii=False))
+        show_json(answer)
     else:
         _sum_up(path, len(results), failed, untested)
     sys.exit(0 if results and not failed else 1)
@@ -70,8 +70,6 @@ def command(ctx: click.Context, what: tuple[str, ...], path: str, as_json: bool)
 
 def _show(pipeline: str, where: str, outcome: Any) -> None:
     """One line for a test, and what differs where it failed."""
-    from gateway.cli._layout import safe
-
     told = f"{pipeline}: {safe(outcome.case.name)}"
     if outcome.passed:
         click.echo(f"{click.style('pass', fg='green')}  {told}")

@@ -44,6 +44,7 @@ def command(
     differ from what was recorded. --warm 1h lets the hour before run first. Exits with 0 if nothing differs, with 1 if
     something does.
     """
+    from gateway.cli._layout import json_line
     from gateway.cli._layout import show as print_blocks
     from gateway.cli._pipelines import chosen
     from gateway.config import load_pipelines
@@ -68,7 +69,7 @@ def command(
     except (LogError, NothingRecorded) as error:
         raise click.ClickException(str(error)) from error
     if as_json:
-        click.echo(as_text(result))
+        click.echo(json_line(as_text(result)))
     else:
         print_blocks([*blocks(result), *closing(result, time.monotonic() - began)])
     sys.exit(1 if differs(result) else 0)

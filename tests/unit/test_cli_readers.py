@@ -13,6 +13,7 @@ from status_rig import Server
 
 from gateway.cli import _layout, lag, read, status
 from gateway.cli._layout import console
+from gateway.formats import wire_line
 from gateway.record import Record
 
 NOW = 1_790_000_000 * 10**9
@@ -200,6 +201,18 @@ def test_nothing_that_was_read_reaches_the_terminal_unescaped(gateway):
     assert "a\\x1b]0;x\\x07\\n  text \\x1b[2J \\x9b" in result.output
     assert '{"$b":"/w=="}' in result.output
     assert len(result.output.splitlines()) == 2
+
+
+def test_json_means_the_same_and_holds_no_control_character_of_any_kind(gateway):
+    values = [b'{"a":\t"\xc2\x9b31m\x7f \xc3\xa4 \xe2\x80\xae \xf3\xa0\x81\x81"}', "text \x85 \x9d".encode()]
+    gateway.source.items = [Record(i, 0, "k\x9b\x1b", value) for i, value in enumerate(values)]
+    result = run(read, gateway, "boiler", "--json")
+    lines = result.output.split("\n")[:-1]
+    assert all(line.isprintable() for line in lines)
+    assert "ä" in lines[0]
+    assert [json.loads(line) for line in lines] == [json.loads(wire_line(item)) for item in gateway.source.items]
+    whole = run(status, gateway, "--json").output
+    assert whole.replace("\n", "").isprintable()
 
 
 def test_follow_shows_what_comes_from_now_on(gateway, monkeypatch):

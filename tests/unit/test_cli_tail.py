@@ -106,3 +106,11 @@ def test_nothing_reaches_the_terminal_unescaped(gateway, newest):
     gateway.source.items = [Record(50, 0, "a\x1b]0;x\x07\n", "text \x1b[2J \x9b [red]".encode())]
     (line,) = newest("boiler")
     assert line.endswith("a\\x1b]0;x\\x07\\n  text \\x1b[2J \\x9b [red]")
+
+
+def test_json_holds_no_control_character_of_any_kind(gateway, newest):
+    gateway.source.items = [Record(50, 0, "a\x9b", b'"\xc2\x9b31m\xc2\x85"')]
+    for streams in (["boiler"], ["boiler", "large"]):
+        lines = newest(*streams, "--json", "-n", "1")
+        assert all(line.isprintable() for line in lines)
+        assert "\x9b31m\x85" in [json.loads(line)["v"] for line in lines]
