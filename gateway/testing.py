@@ -110,6 +110,19 @@ class Client:
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._socket.settimeout(30)
         self._buffer = b""
+        try:
+            self._hello(client_id, clean, receive_max)
+        except BaseException:
+            self._socket.close()
+            raise
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def _hello(self, client_id: str, clean: bool, receive_max: int) -> None:
         connect = mqtt5.ConnectPacket(
             client_id,
             clean_start=clean,
@@ -180,6 +193,12 @@ class Publisher:
         self._open = 0
         self.confirmed = 0
 
+    def __enter__(self) -> "Publisher":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
     def publish(self, messages: Iterable[tuple[str, bytes]], rate: float | None = None) -> int:
         """Send all messages; returns how many. Everything is confirmed by the broker when it returns."""
         sent, started, chunk = 0, time.monotonic(), []
@@ -220,11 +239,8 @@ class Publisher:
 
 def publish(port: int, messages: Iterable[tuple[str, bytes]], rate: float | None = None) -> int:
     """Publish all messages over a connection of their own; returns how many, when the broker has confirmed them."""
-    publisher = Publisher(port)
-    try:
+    with Publisher(port) as publisher:
         return publisher.publish(messages, rate)
-    finally:
-        publisher.close()
 
 
 class Received:
@@ -252,6 +268,13 @@ class Receiver:
         self.batches: dict[str, Received] = {}
         self.repeats = 0
         self.conflicts: list[str] = []  # ids that came with two different bodies: must stay empty
+
+    def __enter__(self) -> "Receiver":
+        self.connect()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
     def connect(self) -> None:
         self._client = Client(self._port, self._client_id, clean=False)

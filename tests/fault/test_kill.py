@@ -56,10 +56,12 @@ def test_every_acknowledged_message_survives_kills_and_arrives_once(tmp_path, fu
     kills = 50 if full else 8
     count = kills * 4_000
     rng = random.Random(11)
-    with Mosquitto(tmp_path / "near") as near, Mosquitto(tmp_path / "far") as far:
-        proxy = RecordingProxy(near.port)
-        receiver = Receiver(far.port)
-        receiver.connect()
+    with (
+        Mosquitto(tmp_path / "near") as near,
+        Mosquitto(tmp_path / "far") as far,
+        RecordingProxy(near.port) as proxy,
+        Receiver(far.port) as receiver,
+    ):
         gateway = GatewayProcess(tmp_path, CONFIG, near=proxy.port, far=far.port)
         gateway.start()
         time.sleep(0.5)
@@ -89,21 +91,19 @@ def test_every_acknowledged_message_survives_kills_and_arrives_once(tmp_path, fu
         finally:
             sender.join(60)
             gateway.stop()
-        acknowledged = Counter(proxy.acknowledged())
+        acknowledged = proxy.acknowledged()  # twice where the broker did not hear it the first time
         inputs = list(receiver.records("readings"))
         got = Counter((record.key, record.value) for record in inputs)
         assert not receiver.conflicts, "one batch id must never name two contents"
-        assert not acknowledged - got, "an acknowledged message is missing"
+        assert not set(acknowledged) - set(got), "an acknowledged message is missing"
         assert [record.offset for record in inputs] == list(range(newest["readings"])), "every offset once, in order"
         assert got == Counter(flood(count)), "a message is missing or was recorded twice"
         _in_order(inputs)
         _same_windows(inputs, list(receiver.records("means")))
         print(
-            f"{kills} kills, {count} messages: {sum(acknowledged.values())} PUBACKs seen, 0 lost, 0 duplicated, "
+            f"{kills} kills, {count} messages: {len(acknowledged)} PUBACKs seen, 0 lost, 0 duplicated, "
             f"{receiver.repeats} batches repeated under their id, {recognised:.0f} redeliveries recognised"
         )
-        proxy.close()
-        receiver.close()
 
 
 def _lag(gateway: GatewayProcess) -> int:

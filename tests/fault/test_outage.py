@@ -31,9 +31,11 @@ def test_an_outage_with_a_restart_in_the_middle_loses_and_repeats_nothing(tmp_pa
     away = 60.0 if full else 6.0
     rate = 500.0
     count = int(rate * (away + 6))
-    with Mosquitto(tmp_path / "near") as near, Mosquitto(tmp_path / "far") as far:
-        receiver = Receiver(far.port)
-        receiver.connect()
+    with (
+        Mosquitto(tmp_path / "near") as near,
+        Mosquitto(tmp_path / "far") as far,
+        Receiver(far.port) as receiver,
+    ):
         with GatewayProcess(tmp_path, CONFIG, near=near.port, far=far.port) as gateway:
             time.sleep(0.5)
             sender = threading.Thread(target=publish, args=(near.port, flood(count), rate))
@@ -56,7 +58,6 @@ def test_an_outage_with_a_restart_in_the_middle_loses_and_repeats_nothing(tmp_pa
             n = int(record.value[5:-1])
             assert newest.get(record.key, -1) < n
             newest[record.key] = n
-        receiver.close()
 
 
 def _collect(receiver: Receiver, seconds: float) -> None:

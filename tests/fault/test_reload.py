@@ -81,12 +81,15 @@ MISTAKES = ("  cloud: {}\n", "  other: {sink: mqtt, url: nowhere, streams: [read
 def test_reloads_under_a_flood_lose_repeat_and_delay_nothing(tmp_path, full):
     reloads = 50 if full else 15
     count = int(RATE * (reloads * 1.1 + 3))
-    with Mosquitto(tmp_path / "near") as near, Mosquitto(tmp_path / "far") as far:
-        receivers = {name: Receiver(far.port, f"gw/{name}/#", name) for name in ("cloud", "extra")}
+    with (
+        Mosquitto(tmp_path / "near") as near,
+        Mosquitto(tmp_path / "far") as far,
+        Receiver(far.port, "gw/cloud/#", "cloud") as cloud,
+        Receiver(far.port, "gw/extra/#", "extra") as extra,
+    ):
+        receivers = {"cloud": cloud, "extra": extra}
         edits = Edits(near.port, far.port)
         gateway = GatewayProcess(tmp_path, "")
-        for receiver in receivers.values():
-            receiver.connect()
 
         def write(mistake: str = "") -> None:
             text = edits.text(mistake)
@@ -130,7 +133,6 @@ def test_reloads_under_a_flood_lose_repeat_and_delay_nothing(tmp_path, full):
             records = list(receiver.records("readings"))
             assert not receiver.conflicts, name
             assert Counter(int(r.value[5:-1]) for r in records) == Counter(range(count)), name
-            receiver.close()
         sums = [json.loads(r.value) for r in receivers["cloud"].records("sums")]
         assert sum(row["count"] for row in sums) == count, (
             "a window's state survives every edit of the filter before it"

@@ -44,10 +44,12 @@ def violations(proxy: RecordingProxy, durable: Path) -> int:
 
 
 def run(tmp_path: Path, hold_s: float, rate: float, count: int):
-    with Mosquitto(tmp_path / "near") as near, Mosquitto(tmp_path / "far") as far:
-        proxy = RecordingProxy(near.port)
-        receiver = Receiver(far.port)
-        receiver.connect()
+    with (
+        Mosquitto(tmp_path / "near") as near,
+        Mosquitto(tmp_path / "far") as far,
+        RecordingProxy(near.port) as proxy,
+        Receiver(far.port) as receiver,
+    ):
         gateway = GatewayProcess(tmp_path, CONFIG, launcher=HELD, near=proxy.port, far=far.port)
         gateway.start()
         time.sleep(0.5)
@@ -73,8 +75,6 @@ def run(tmp_path: Path, hold_s: float, rate: float, count: int):
         got = Counter((record.key, record.value) for record in receiver.records("readings"))
         early = violations(proxy, tmp_path / "durable")
         acknowledged = len(proxy.acknowledged())
-        proxy.close()
-        receiver.close()
     return got, early, acknowledged, peak - before, stall
 
 

@@ -35,9 +35,11 @@ def test_a_flood_arrives_once_and_in_order_per_key(tmp_path, full, window, count
     messages = [
         (f"plant/{n % 200}", b'{"ts":%d,"v":21.5,"unit":"C","seq":%d}' % (1_790_000_000 + n, n)) for n in range(count)
     ]
-    with Mosquitto(tmp_path / "near", in_flight=window) as near, Mosquitto(tmp_path / "far") as far:
-        receiver = Receiver(far.port)
-        receiver.connect()
+    with (
+        Mosquitto(tmp_path / "near", in_flight=window) as near,
+        Mosquitto(tmp_path / "far") as far,
+        Receiver(far.port) as receiver,
+    ):
         with GatewayProcess(tmp_path, CONFIG, near=near.port, far=far.port, window=window) as gateway:
             time.sleep(0.5)
             before, started = cpu_seconds(gateway.pid), time.monotonic()
@@ -60,4 +62,3 @@ def test_a_flood_arrives_once_and_in_order_per_key(tmp_path, full, window, count
         for key, value in messages:
             wanted.setdefault(key, []).append(value)
         assert by_key == wanted, "every message once, and in order per key"
-        receiver.close()

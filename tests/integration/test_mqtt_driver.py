@@ -19,6 +19,7 @@ from gateway.errors import DriverUnavailable
 from gateway.quantity import Duration, Secret
 from gateway.record import RETAINED
 from gateway.testing import Client, Mosquitto, Publisher, free_port
+from gateway.testing import publish as send
 
 pytestmark = pytest.mark.integration
 
@@ -34,15 +35,14 @@ def numbered(count, first=0):
 
 def publish(port, messages, retain=False):
     if not retain:
-        publisher = Publisher(port, client_id=f"p{threading.get_ident()}")
-        publisher.publish(messages)
-        publisher.close()
+        with Publisher(port, client_id=f"p{threading.get_ident()}") as publisher:
+            publisher.publish(messages)
         return
-    client = Client(port, "retainer")
-    for n, (topic, payload) in enumerate(messages, 1):
-        client.send(mqtt5.PublishPacket(topic, payload, qos=mqtt5.QoS.AT_LEAST_ONCE, packet_id=n, retain=True).write())
-        client.packet()
-    client.close()
+    with Client(port, "retainer") as client:
+        for n, (topic, payload) in enumerate(messages, 1):
+            one = mqtt5.PublishPacket(topic, payload, qos=mqtt5.QoS.AT_LEAST_ONCE, packet_id=n, retain=True)
+            client.send(one.write())
+            client.packet()
 
 
 async def published(port, messages, **more):
@@ -91,8 +91,7 @@ def test_retained_messages_are_marked_recorded_or_ignored(tmp_path, mode, flags)
 
 def test_no_puback_leaves_before_its_commit_and_then_all_leave_in_order(tmp_path):
     async def main():
-        with Mosquitto(tmp_path) as broker:
-            proxy = RecordingProxy(broker.port)
+        with Mosquitto(tmp_path) as broker, RecordingProxy(broker.port) as proxy:
             async with House(plugin, options(proxy.port), commit=1e9) as house:
                 await until(lambda: up(house))
                 await published(broker.port, numbered(300))
@@ -103,15 +102,13 @@ def test_no_puback_leaves_before_its_commit_and_then_all_leave_in_order(tmp_path
                 await until(lambda: len(proxy.acknowledged()) == 300)
                 came = [seen.id for seen in proxy.seen if seen.kind == "publish"]
                 assert [seen.id for seen in proxy.seen if seen.kind == "puback"] == came
-            proxy.close()
 
     asyncio.run(main())
 
 
 def test_acknowledgements_only_travel_on_the_connection_their_messages_came_by(tmp_path):
     async def main():
-        with Mosquitto(tmp_path) as broker:
-            proxy = RecordingProxy(broker.port)
+        with Mosquitto(tmp_path) as broker, RecordingProxy(broker.port) as proxy:
             async with House(plugin, options(proxy.port), commit=1e9) as house:
                 await until(lambda: up(house))
                 await published(broker.port, numbered(50))
@@ -123,20 +120,17 @@ def test_acknowledgements_only_travel_on_the_connection_their_messages_came_by(t
                 house.driver.acknowledge(old)
                 await asyncio.sleep(0.2)
                 assert not [seen for seen in proxy.seen if seen.kind == "puback"]
-            proxy.close()
 
     asyncio.run(main())
 
 
 def test_cut_connections_lose_nothing_and_repeats_are_recognised(tmp_path):
     async def main():
-        with Mosquitto(tmp_path) as broker:
-            proxy = RecordingProxy(broker.port)
+        with Mosquitto(tmp_path) as broker, RecordingProxy(broker.port) as proxy:
             async with House(plugin, options(proxy.port, receive_maximum=200)) as house:
                 await until(lambda: up(house))
                 messages = numbered(6000)
-                publisher = Publisher(broker.port)
-                sending = asyncio.create_task(asyncio.to_thread(publisher.publish, messages, 3000))
+                sending = asyncio.create_task(asyncio.to_thread(send, broker.port, messages, 3000))
                 for cut in range(1, 6):
                     await until(lambda: len(house.inlet.rows) >= cut * 800)  # noqa: B023
                     proxy.hold = True  # what is acknowledged from now on, the broker does not hear
@@ -150,8 +144,6 @@ def test_cut_connections_lose_nothing_and_repeats_are_recognised(tmp_path):
                 for key in {row[1] for row in house.inlet.rows}:
                     mine = [json.loads(row[2])["n"] for row in house.inlet.rows if row[1] == key]
                     assert mine == sorted(mine), "per key, the order of publishing"
-                publisher.close()
-            proxy.close()
 
     asyncio.run(main())
 

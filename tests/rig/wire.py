@@ -48,6 +48,9 @@ class RecordingProxy:
                 one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             number += 1
             self._connections.append((client, broker))
+            if self._closed:
+                self.cut()
+                return
             for source, sink, kind in ((broker, client, "publish"), (client, broker, "puback")):
                 threading.Thread(target=self._pump, args=(source, sink, kind, number), daemon=True).start()
 
@@ -112,7 +115,14 @@ class RecordingProxy:
                 one.close()
         self._connections.clear()
 
+    def __enter__(self) -> "RecordingProxy":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
     def close(self) -> None:
         self._closed = True
+        self._server.shutdown(socket.SHUT_RDWR)  # wakes the thread that waits for the next connection
         self._server.close()
         self.cut()
