@@ -6,6 +6,7 @@ same, or a step breaks its promise that results depend on the order of records a
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import msgspec
@@ -17,7 +18,8 @@ from gateway.trial.course import Course
 MOST_WAITS = 1000  # moments at which time acts after the last record
 FOREVER = 2**63 - 1
 MOST_SHOWN = 20  # lines of one comparison
-MOST_COMPARED = 1_000_000  # pairs looked at to find which record is meant by which expectation
+MOST_COMPARED = 250_000  # pairs looked at to find which record is meant by which expectation
+NEAR_NS = 86_400 * 10**9  # a time within a day of the test's beginning is told from there
 
 
 class Came(NamedTuple):
@@ -153,82 +155,107 @@ def _compared(case: Case, came: Sequence[Came]) -> Iterator[Difference]:
     start = case.start
     for stream, wanted in case.out.items():
         rows = [record for record in came if record.stream == stream]
-        found = _lines(
-            wanted,
-            rows,
-            lambda want, row: not any(_amiss(want, row, start)),
-            lambda want: _told_wanted(want, start),
-            lambda row: _told(row, start),
-            lambda want, row: _amiss(want, row, start),
-        )
-        if found:
-            yield Difference(stream, _count(len(rows), len(wanted), "record"), found)
+        pairing = _Pairing(wanted, rows, lambda want, row: list(_amiss(want, row, start)), _parts)
+        if pairing.differs:
+            lines = pairing.lines(lambda want: _told_wanted(want, start), lambda row: _told(row, start))
+            yield Difference(stream, pairing.summary("record"), lines)
     letters = [msgspec.json.decode(record.value, type=_Letter) for record in came if record.stream == DEAD_LETTERS]
-    found = _lines(
-        case.dead,
-        letters,
-        lambda want, letter: not any(_amiss_letter(want, letter)),
-        lambda want: "; ".join(f"{name} with {part!r}" for name, part in want._asdict().items() if part) or "any",
-        lambda letter: f"{letter.key}  {letter.step}: {letter.reason}  {_short(bytes(letter.value))}",
-        _amiss_letter,
-    )
-    if found:
-        yield Difference(DEAD_LETTERS, _count(len(letters), len(case.dead), "dead letter"), found)
+    pairing = _Pairing(case.dead, letters, lambda want, letter: list(_amiss_letter(want, letter)), len)
+    if pairing.differs:
+        lines = pairing.lines(
+            lambda want: "; ".join(f"{name} with {part!r}" for name, part in want._asdict().items() if part) or "any",
+            lambda letter: f"{letter.key}  {letter.step}: {letter.reason}  {_short(bytes(letter.value))}",
+        )
+        yield Difference(DEAD_LETTERS, pairing.summary("dead letter"), lines)
 
 
-def _lines(
-    wanted: Sequence[Any],
-    came: Sequence[Any],
-    fits: Callable[[Any, Any], bool],
-    told_wanted: Callable[[Any], str],
-    told: Callable[[Any], str],
-    amiss: Callable[[Any, Any], Iterator[str]],
-) -> list[Line]:
-    """Both lists beside each other; empty if they match."""
-    pairs = _aligned(wanted, came, fits)
-    if len(wanted) == len(came) == len(pairs):
-        return []
-    lines: list[Line] = []
-    i = j = 0
-    for a, b in [*pairs, (len(wanted), len(came))]:
-        # What stands between two matches belongs together, one to one, as far as there are both.
-        while i < a or j < b:
-            if i < a and j < b:
-                lines.append(Line("!", told(came[j])))
-                lines += [Line("", f"  {text}") for text in amiss(wanted[i], came[j])]
-            elif i < a:
-                lines.append(Line("-", told_wanted(wanted[i])))
-            else:
-                lines.append(Line("+", told(came[j])))
-            i, j = min(i + 1, a), min(j + 1, b)
-        if b < len(came):
-            lines.append(Line("=", told(came[b])))
-        i, j = a + 1, b + 1
-    if len(lines) > MOST_SHOWN:
-        lines = [*lines[:MOST_SHOWN], Line("", f"… and {len(lines) - MOST_SHOWN} more lines")]
-    return lines
+class _Pairing:
+    """Which record is meant by which expectation, both in their order.
 
+    `amiss` says in words what of a record is not as wanted, `parts` how many things an expectation says.
+    """
 
-def _aligned(wanted: Sequence[Any], came: Sequence[Any], fits: Callable[[Any, Any], bool]) -> list[tuple[int, int]]:
-    """The longest list of pairs that fit, in the order of both."""
-    if len(wanted) * len(came) > MOST_COMPARED:
-        return [(i, i) for i, pair in enumerate(zip(wanted, came, strict=False)) if fits(*pair)]
-    best = [[0] * (len(came) + 1) for _ in range(len(wanted) + 1)]
-    fit = [[fits(want, row) for row in came] for want in wanted]
-    for i in range(len(wanted) - 1, -1, -1):
-        for j in range(len(came) - 1, -1, -1):
-            taken = best[i + 1][j + 1] + 1 if fit[i][j] else 0
-            best[i][j] = max(taken, best[i + 1][j], best[i][j + 1])
-    pairs, i, j = [], 0, 0
-    while i < len(wanted) and j < len(came):
-        if fit[i][j] and best[i][j] == best[i + 1][j + 1] + 1:
-            pairs.append((i, j))
-            i, j = i + 1, j + 1
-        elif best[i + 1][j] >= best[i][j + 1]:
-            i += 1
+    def __init__(
+        self,
+        wanted: Sequence[Any],
+        came: Sequence[Any],
+        amiss: Callable[[Any, Any], list[str]],
+        parts: Callable[[Any], int],
+    ) -> None:
+        self._wanted, self._came, self._amiss, self._parts = wanted, came, amiss, parts
+        in_order = list(zip(range(len(wanted)), range(len(came)), strict=False))
+        told = [amiss(wanted[i], came[j]) for i, j in in_order]
+        if (any(told) or len(wanted) != len(came)) and len(wanted) * len(came) <= MOST_COMPARED:
+            self._pairs = self._nearest()
+            told = [amiss(wanted[i], came[j]) for i, j in self._pairs]
         else:
-            j += 1
-    return pairs
+            self._pairs = in_order
+        self._told = told
+
+    @property
+    def differs(self) -> bool:
+        return any(self._told) or not len(self._wanted) == len(self._came) == len(self._pairs)
+
+    def summary(self, noun: str) -> str:
+        came, wanted = len(self._came), len(self._wanted)
+        if came != wanted:
+            return f"{_several(came, noun)} came, {_several(wanted, noun)} expected"
+        unlike = wanted - self._told.count([])
+        if came == 1:
+            return f"1 {noun} came, and not as expected"
+        return f"{came} {noun}s came, {unlike} of them not as expected"
+
+    def lines(self, told_wanted: Callable[[Any], str], told: Callable[[Any], str]) -> list[Line]:
+        """Both lists beside each other, MOST_SHOWN lines of it."""
+        lines: list[Line] = []
+        i = j = 0
+        for (a, b), amiss in zip([*self._pairs, (len(self._wanted), len(self._came))], [*self._told, []], strict=True):
+            lines += [Line("-", told_wanted(want)) for want in self._wanted[i:a]]
+            lines += [Line("+", told(row)) for row in self._came[j:b]]
+            if b < len(self._came):
+                lines.append(Line("!" if amiss else "=", told(self._came[b])))
+                lines += [Line("", f"  {text}") for text in amiss]
+            i, j = a + 1, b + 1
+        if len(lines) > MOST_SHOWN:
+            lines = [*lines[:MOST_SHOWN], Line("", f"… and {len(lines) - MOST_SHOWN} more lines")]
+        return lines
+
+    def _nearest(self) -> list[tuple[int, int]]:
+        """The pairs, in the order of both lists, that are all in all nearest to what is expected."""
+        wanted, came = self._wanted, self._came
+        near = [[self._nearness(want, row) for row in came] for want in wanted]
+        best = [[0.0] * (len(came) + 1) for _ in range(len(wanted) + 1)]
+        for i in range(len(wanted) - 1, -1, -1):
+            for j in range(len(came) - 1, -1, -1):
+                best[i][j] = max(best[i + 1][j + 1] + near[i][j], best[i + 1][j], best[i][j + 1])
+        pairs, i, j = [], 0, 0
+        while i < len(wanted) and j < len(came):
+            if best[i][j] == best[i + 1][j + 1] + near[i][j]:
+                pairs.append((i, j))
+                i, j = i + 1, j + 1
+            elif best[i][j] == best[i + 1][j]:
+                i += 1
+            else:
+                j += 1
+        return pairs
+
+    def _nearness(self, want: Any, row: Any) -> float:
+        """1 where a record is as expected. Two that nearly are count for more than one that is, beside one that is
+        left over; of a longer list of which one record is missing, the others still find their own.
+        """
+        amiss = len(self._amiss(want, row))
+        parts = max(self._parts(want), 1)
+        return 0.05 + 0.7 * max(1 - amiss / parts, 0.0) if amiss else 1.0
+
+
+def _parts(want: Wanted) -> int:
+    """How many things a test says of a record."""
+    return (want.key is not None) + (want.time is not None) + (1 if want.raw is not None else _leaves(want.value))
+
+
+def _leaves(value: Any) -> int:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    return 1 if inner is None else sum(map(_leaves, inner))
 
 
 def _amiss(want: Wanted, row: Came, start: int) -> Iterator[str]:
@@ -282,8 +309,11 @@ def _amiss_letter(want: WantedLetter, letter: _Letter) -> Iterator[str]:
 
 
 def since(time: int, start: int) -> str:
-    """A time of a test as people write it there: `+90s`, `+0.25s`."""
-    return f"{(time - start) / 1e9:+.9g}s"
+    """A time (ns) of a test as people write it there: `+90s`, `+0.25s`; as a moment where it is of another day."""
+    if abs(time - start) < NEAR_NS:
+        return f"{(time - start) / 1e9:+.9g}s"
+    fraction = f".{time % 10**9:09}".rstrip("0").rstrip(".")
+    return f"{datetime.fromtimestamp(time // 10**9, UTC):%Y-%m-%dT%H:%M:%S}{fraction}Z"
 
 
 def _told(row: Came, start: int) -> str:
@@ -296,13 +326,8 @@ def _told_wanted(want: Wanted, start: int) -> str:
     return "  ".join([*parts, _plain(want.value) if want.raw is None else _short(want.raw)])
 
 
-def _count(came: int, wanted: int, noun: str) -> str:
-    def several(n: int) -> str:
-        return f"{n or 'no'} {noun}{'' if n == 1 else 's'}"
-
-    return (
-        f"{several(came)} came, {several(wanted)} expected" if came != wanted else f"{several(came)} as expected, but"
-    )
+def _several(n: int, noun: str) -> str:
+    return f"{n or 'no'} {noun}{'' if n == 1 else 's'}"
 
 
 def _payload(value: bytes) -> Any:

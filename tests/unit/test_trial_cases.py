@@ -100,7 +100,7 @@ def test_key_time_and_payloads_that_are_no_maps_can_be_expected():
     ]
     assert told({"in": records, "out": {"out": rows}}) == []
     assert told({"in": records[:1], "out": {"out": [{"$key": "x", "$time": "1s", "$value": 3}]}}) == [
-        "out: 1 record as expected, but",
+        "out: 1 record came, and not as expected",
         "! +90s  a/b  21.5",
         "    $key: 'a/b', not 'x'",
         "    $time: +90s, not +1s",
@@ -119,6 +119,37 @@ def test_a_failure_shows_what_came_beside_what_was_expected():
         '= +0s  k  {"n":4,"s":"x"}',
         '= +0s  k  {"n":5,"s":"x"}',
         '- {"n":6}',
+    ]
+
+
+def test_the_field_that_differs_is_named_although_another_record_would_fit():
+    alarm = {"name": "warm", "key": "a"}
+    states = [{**alarm, "state": "raised", "since": 60}, {**alarm, "state": "cleared", "since": 60}]
+    rows = [{**alarm, "state": "raised", "since": 0}, {**alarm, "state": "cleared"}, {**alarm, "state": "raised"}]
+    assert told({"in": [{"value": one} for one in states], "out": {"out": rows}}) == [
+        "out: 2 records came, 3 records expected",
+        '! +0s    {"name":"warm","key":"a","state":"raised","since":60}',
+        "    since: 60, not 0",
+        '= +0s    {"name":"warm","key":"a","state":"cleared","since":60}',
+        '- {"name":"warm","key":"a","state":"raised"}',
+    ]
+
+
+def test_one_record_too_many_at_the_beginning_leaves_the_others_their_own():
+    records = [{"value": {"room": "hall", "n": n, "unit": "C"}} for n in range(5)]
+    rows = [{"room": "hall", "n": n, "unit": "C"} for n in range(1, 6)]
+    found = told({"in": records, "out": {"out": rows}})
+    assert [line[0] for line in found[1:]] == ["+", "=", "=", "=", "=", "-"]
+    assert found[0] == "out: 5 records came, 1 of them not as expected"
+
+
+def test_a_moment_far_from_the_beginning_is_told_as_it_is():
+    records = [{"key": "k", "value": {"ts": "1970-01-01T00:01:00.25Z"}}]
+    found = told({"in": records, "out": {"out": [{"$time": "1s"}]}}, schema=SCHEMA, time={"event": "ts"})
+    assert found == [
+        "out: 1 record came, and not as expected",
+        '! 1970-01-01T00:01:00.25Z  k  {"ts":"1970-01-01T00:01:00.25Z"}',
+        "    $time: 1970-01-01T00:01:00.25Z, not +1s",
     ]
 
 
@@ -228,7 +259,7 @@ def test_a_file_with_nothing_but_pipelines_is_tested_and_one_failure_is_exit_cod
     assert result.output == textwrap.dedent(f"""\
         pass  double: twice
         FAIL  double: thrice  ({file}:9)
-              doubled: 1 record as expected, but
+              doubled: 1 record came, and not as expected
                 ! +0s  \\x1b[31m  {{"n":4}}
                     n: 4, not 6
         2 tests, 1 failed  (- expected, + came, ! came but not quite, = as expected)
