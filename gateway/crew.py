@@ -3,7 +3,6 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Sequence, Set
-from concurrent.futures import Executor
 from typing import Any
 
 from gateway.clock import Clock
@@ -11,7 +10,6 @@ from gateway.config import DriverEntry
 from gateway.forwarder import Forwarder
 from gateway.health import Board
 from gateway.intake import Inlet, Intake
-from gateway.log import Log
 from gateway.metrics import Metrics
 from gateway.plugin import Driver, Remembered, load
 from gateway.retry import Backoff, keep_running
@@ -24,9 +22,8 @@ RETURN_S = 5.0  # what a sink that is taken out gets to have its receipts; what 
 class Crew:
     """Used on the event loop, inside `async with crew.group`: the group ends when all tasks have."""
 
-    def __init__(self, log: Log, executor: Executor, clock: Clock, metrics: Metrics, board: Board) -> None:
+    def __init__(self, clock: Clock, metrics: Metrics, board: Board) -> None:
         self.group = asyncio.TaskGroup()
-        self._log, self._executor = log, executor
         self._clock, self._metrics, self._board = clock, metrics, board
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
@@ -80,20 +77,16 @@ class Crew:
 
         self._supervised(component, component, serve)
 
-    async def take_out_drivers(self, names: Set[str], intake: Intake) -> dict[str, Sequence[Remembered]]:
-        """Stop these, after everything they read is acknowledged; returns what their successors should recognise."""
+    async def take_out_drivers(self, names: Set[str], intake: Intake) -> None:
+        """Stop these, after everything they read is acknowledged."""
         for name in names:
             intake.retire(name)
         if names:
             await intake.barrier()
-        memories = {}
         for name in names:
             await self.end(f"driver:{name}")
-            intake.detach(name)
+            intake.retired(name)
             self._board.forget(f"driver:{name}")
-            loop = asyncio.get_running_loop()
-            memories[name] = await loop.run_in_executor(self._executor, self._log.remembered, name)
-        return memories
 
     # -- sinks ---------------------------------------------------------------------------------------------------------
 

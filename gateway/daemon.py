@@ -17,7 +17,7 @@ from gateway.config import LIVE, Changes, Config, SinkEntry, changes, urgent_str
 from gateway.config import load as load_config
 from gateway.crew import Crew
 from gateway.deadletters import DeadLetters
-from gateway.errors import ConfigError, LogError, Problem
+from gateway.errors import ConfigError, LogError, NotNow, Problem
 from gateway.formats import Format
 from gateway.forwarder import Forwarder
 from gateway.health import Board
@@ -61,7 +61,7 @@ class Daemon:
         self._letters = DeadLetters(self.log, self.clock, self.metrics)
         self._log_thread = ThreadPoolExecutor(1, "log")  # the one that writes
         self._readers = ThreadPoolExecutor(1, "log-read")
-        self._crew = Crew(self.log, self._log_thread, self.clock, self.metrics, self.board)
+        self._crew = Crew(self.clock, self.metrics, self.board)
         self._stop = asyncio.Event()
         self.ready = False
         self.loaded = self.clock.now()  # ns: when this configuration was taken
@@ -70,7 +70,9 @@ class Daemon:
         self.report = Report(self)
         self.hung = False  # after run(): the log's thread never came back from the disk
         self._started = time.monotonic()
-        self._reload: asyncio.Task[list[str]] | None = None
+        self._reloads: set[asyncio.Task[list[str]]] = set()  # under way or waiting for the one before
+        self._one_reload = asyncio.Lock()
+        self._hung_up = False  # by a signal that came before there was anything to reload
 
     # -- life ----------------------------------------------------------------------------------------------------------
 
@@ -103,6 +105,8 @@ class Daemon:
             crew.task("metrics", self._record_metrics())
             self._notify.ready(self.report.outlook.verdict().sentence)
             log_.info("ready after %.2f s", time.monotonic() - self._started)
+            if self._hung_up:
+                self._hang_up()
             await self._stop.wait()
             await self._wind_down(commits)
 
@@ -189,9 +193,10 @@ class Daemon:
         self._notify.stopping()
         self.ready = False
         log_.info("stopping")
-        if self._reload is not None:
-            self._reload.cancel()
-            await asyncio.wait([self._reload])
+        for reload in self._reloads:
+            reload.cancel()
+        if self._reloads:
+            await asyncio.wait(self._reloads)
         await self._crew.end("turns", "metrics")
         self.intake.close_inputs()
         try:
@@ -257,40 +262,45 @@ class Daemon:
 
     def _hang_up(self) -> None:
         """SIGHUP."""
-        asyncio.ensure_future(self.reload()).add_done_callback(_log_refusal)
+        if self.ready or self.stopping:
+            asyncio.ensure_future(self.reload()).add_done_callback(_log_refusal)
+        else:
+            self._hung_up = True
 
     async def reload(self) -> list[str]:
         """Take the configuration as its files are now; only what differs is stopped and started.
 
-        Returns what changed, in words. Raises ConfigError, having changed nothing.
+        Returns what changed, in words. Raises ConfigError or NotNow, having changed nothing. It goes on to its end
+        though the caller is cancelled.
         """
-        while self._reload is not None:
-            await asyncio.wait([self._reload])
-        self._reload = asyncio.ensure_future(self._take_files())
-        try:
-            return await asyncio.shield(self._reload)
-        finally:
-            if self._reload.done():
-                self._reload = None
+        if not self.ready:
+            raise NotNow(
+                f"the gateway is {'stopping' if self.stopping else 'starting'}; its files are read at the start"
+            )
+        task = asyncio.ensure_future(self._take_files())
+        self._reloads.add(task)
+        task.add_done_callback(self._reloads.discard)
+        return await asyncio.shield(task)
 
     async def _take_files(self) -> list[str]:
-        self._notify.reloading()
-        try:
-            config = await asyncio.to_thread(load_config, self.config.files[0])
-            told = await self._change_to(config)
-        except ConfigError as error:
-            self.problems = error.problems
-            first = " | ".join(map(str, error.problems[:10]))
-            log_.warning("the changed configuration is refused, and nothing was changed: %s", first)
-            raise
-        else:
+        async with self._one_reload:
+            self._notify.reloading()
+            try:
+                config = await asyncio.to_thread(load_config, self.config.files[0])
+                told = await self._change_to(config)
+            except ConfigError as error:
+                self.problems = error.problems
+                first = " | ".join(map(str, error.problems[:10]))
+                log_.warning("the changed configuration is refused, and nothing was changed: %s", first)
+                raise
+            finally:
+                if not self.stopping:
+                    self._notify.ready(self.report.outlook.verdict().sentence)
             self.loaded, self.reloads, self.problems = self.clock.now(), self.reloads + 1, ()
             log_.info("reloaded: %s", "; ".join(told) or "nothing differs")
             for doubt in config.warnings:
                 log_.warning("%s", doubt)
             return told
-        finally:
-            self._notify.ready(self.report.outlook.verdict().sentence)
 
     async def _change_to(self, config: Config) -> list[str]:
         """From the configuration in use to this one. What could fail comes before anything is touched."""
@@ -301,13 +311,17 @@ class Daemon:
             for name, entry in config.pipelines.items()
         }
         sinks = {name: self._forwarder(config.sinks[name], urgent) for name in found.sinks.start}
-        self._declare_streams(config)
+        for name in config.streams.keys() - set(self.log.streams()):
+            self.log.declare(name, Keep())
         begun = await self.in_reading_thread(lambda: {name: self._shaper.starts(programs[name]) for name in programs})
         parked = await self.in_reading_thread(lambda: self._parked(found.pipelines.added))
         first = await self.in_reading_thread(lambda: {name: sink.starts() for name, sink in sinks.items()})
 
         kept = await self._crew.take_out_sinks(found.sinks.stop, self.intake)
-        memories = await self._crew.take_out_drivers(found.drivers.stop, self.intake)
+        await self._crew.take_out_drivers(found.drivers.stop, self.intake)
+        memories = await asyncio.get_running_loop().run_in_executor(
+            self._log_thread, lambda: {name: self.log.remembered(name) for name in found.drivers.start}
+        )
 
         # From here to the starts no step waits for anything: no turn and no commit sees a half of it.
         told = self._shaper.arrange(list(programs.values()), begun, parked, urgent)
@@ -316,13 +330,14 @@ class Daemon:
         self.intake.forwarders = [sinks.get(name) or kept[name] for name in config.sinks]
         for name, sink in sinks.items():
             sink.open(first[name])
+        self._declare_streams(config)
         self._release_cuts()
         self.config = self._in_use(config, programs)
         self._trust_clock()
         for name in found.sinks.start:
             self._crew.start_sink(sinks[name])
         for name in found.drivers.start:
-            self._crew.start_driver(config.drivers[name], memories.get(name, ()), self.intake)
+            self._crew.start_driver(config.drivers[name], memories[name], self.intake)
         self.intake.look_again()
         await self.intake.barrier()  # the states of the new definitions are stored
         return _words(found, told)
@@ -407,7 +422,7 @@ def _words(found: Changes, pipelines: Sequence[str]) -> list[str]:
 
 def _log_refusal(reload: "asyncio.Future[list[str]]") -> None:
     """Nobody waits for a reload by SIGHUP. What is wrong with a configuration was logged already."""
-    if not reload.cancelled() and not isinstance(error := reload.exception(), ConfigError | None):
+    if not reload.cancelled() and not isinstance(error := reload.exception(), ConfigError | NotNow | None):
         log_.error("the configuration could not be changed: %s", error, exc_info=error)
 
 

@@ -4,6 +4,7 @@ TidegateError
 ├── ConfigError(problems)            the user's mistake: print every problem with its place, exit 78
 ├── DriverUnavailable(reason)        restart this driver after a jittered wait; the state is shown
 ├── SinkUnavailable(reason, after)   keep the batch, come back after a jittered wait (or as told)
+├── NotNow(reason)                   it cannot be done at this moment: tell whoever asked, change nothing
 ├── DeliveryTooLarge(reason)         the far side never takes a body of this size: cut the extent in two
 ├── LogError
 │   ├── LogFull                      nothing was acknowledged; reads pause, the commit is tried again unchanged
@@ -52,6 +53,10 @@ class SinkUnavailable(TidegateError):
     def __init__(self, reason: str, retry_after_s: float | None = None) -> None:
         super().__init__(reason)
         self.retry_after_s = retry_after_s
+
+
+class NotNow(TidegateError):
+    """The daemon is starting or stopping; what was asked for was not begun."""
 
 
 class DeliveryTooLarge(TidegateError):

@@ -136,6 +136,8 @@ class Intake:
         self._drivers[name], self._crashed[name] = driver, crashed
         if self._closed or self._paused - self.leaving:
             self._pause()
+        elif name in self.leaving:
+            self._call(name, "pause")
 
     def detach(self, name: str) -> None:
         if name in self._paused:
@@ -143,7 +145,6 @@ class Intake:
             self._call(name, "resume")  # it comes back later, and nobody would remember that it was paused
         self._drivers.pop(name, None)
         self._crashed.pop(name, None)
-        self.leaving.discard(name)
 
     def retire(self, name: str) -> None:
         """This driver is about to be taken out: it reads nothing more, and can still be acknowledged."""
@@ -151,6 +152,11 @@ class Intake:
         if name not in self._paused:
             self._paused.add(name)
             self._call(name, "pause")
+
+    def retired(self, name: str) -> None:
+        """It is out; another one of this name may come."""
+        self._paused.discard(name)
+        self.leaving.discard(name)
 
     def _call(self, name: str, method: str, *arguments: object) -> None:
         """Call a driver. Its defect must not touch the others: the supervisor gets it, and starts it again."""

@@ -178,6 +178,7 @@ class Shaper:
             else:
                 told.append(f"{name} added" if before is None else f"{name} changed; starting empty: all of it")
             self._board.up(f"pipeline:{name}")
+            self._metrics.forget(reader=lane.reader)  # perhaps of an input that it does not read any more
             lanes.append(lane)
         for name, lane in running.items():
             if (last := self._state_of(lane)) is not None:
@@ -185,6 +186,7 @@ class Shaper:
             told.append(f"{name} removed")
             self._board.forget(f"pipeline:{name}")
             self._metrics.forget(pipeline=name)
+            self._metrics.forget(reader=lane.reader)
         self.lanes = lanes
         self.wants_snapshots |= bool(told)
         return told

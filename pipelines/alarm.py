@@ -214,8 +214,8 @@ class Alarms(Keyed):
 
     def load(self, saved: Any) -> None:
         kept, waiting = saved
-        super().load(kept)
         self.deadlines.load(waiting)
+        super().load(kept)
         self.raised = sum(kept[TOLD] is not None for kept in self.kept.values())
 
     def stats(self) -> dict[str, int]:

@@ -81,19 +81,24 @@ class Seen:
         for same in list(takewhile(lambda same: now - self.known[same] >= self.within, self.known)):
             del self.known[same]
         if len(self.known) >= self.most:
-            oldest = list(islice(self.known, max(1, self.most // 64)))
-            for same in oldest:
-                del self.known[same]
-            self.evicted += len(oldest)
+            self._forget_oldest(max(1, self.most // 64))
         self.enough = min(max(FEW, 2 * len(self.known)), self.most)
+
+    def _forget_oldest(self, count: int) -> None:
+        for same in list(islice(self.known, count)):
+            del self.known[same]
+        self.evicted += count
 
     def save(self) -> Any:
         return [self.enough, self.known]
 
     def load(self, saved: Any) -> None:
-        self.enough, known = saved
+        enough, known = saved
+        self.enough = min(enough, self.most)
         self.known.clear()  # generated code has bound this very dict
         self.known.update(known)
+        if (excess := len(self.known) - self.most) > 0:  # max_keys was lowered
+            self._forget_oldest(excess)
 
     def stats(self) -> Mapping[str, int]:
         return {"remembered": len(self.known), "evicted": self.evicted}

@@ -73,6 +73,8 @@ class Window:
         kept = Kept()
         asked = {name: _ask(code, kept, name, text) for name, text in self.options.agg.items()}
         kept.lay_out(code)
+        places = {value: i for i, value in enumerate(kept.asked)}
+        code.laid_out([(function, places.get(value)) for function, value in asked.values()])
         self._find_pane(code, state, width)
         self._update(code, state, key, kept)
         self._leave(code, panes, kept, asked)
@@ -327,8 +329,9 @@ class Panes:
         among = [item for item in self.open.items() if item[1] is pane or self.held >= self.most]
         used = [(total[0], start, key) for start, pane in among for key, total in pane.items()]
         early: dict[int, list[str]] = {}
-        # a few at a time, so that finding them costs little per key
-        for _, start, key in heapq.nsmallest(max(1, self.most_keys // 64), used):
+        # a few at a time, so that finding them costs little per key; all that is too much after max_keys was lowered
+        excess = 1 + max(len(pane) - self.most_keys, self.held - self.most)
+        for _, start, key in heapq.nsmallest(max(excess, self.most_keys // 64), used):
             early.setdefault(start, []).append(key)
         for start, keys in sorted(early.items()):
             rows = [(key, self.open[start].pop(key)) for key in keys]

@@ -83,7 +83,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.staticfiles import StaticFiles
 
-from gateway.errors import LogError
+from gateway.errors import LogError, NotNow
 from gateway.formats import CONTENT_TYPES, wire_line
 from gateway.record import Gap
 from gateway.status.events import MOST_VIEWERS, Follow, Viewers
@@ -216,6 +216,9 @@ def application(source: Source, login: Login | None = None) -> Starlette:
         words = f"the log does not give what is needed for this: {error}; see /api/v1/status, and try again"
         return _json({"error": words}, 503, {"retry-after": "10"})
 
+    async def not_now(request: Request, error: Exception) -> Response:
+        return _json({"error": str(error)}, 503)
+
     async def refused(request: Request, error: Exception) -> Response:
         return _json({"error": str(error)}, 400)
 
@@ -244,7 +247,7 @@ def application(source: Source, login: Login | None = None) -> Starlette:
         routes.append(Route("/logout", login.leave, methods=["POST"]))
     return Starlette(
         routes=routes,
-        exception_handlers={404: nothing, NoStream: no_stream, Refused: refused, LogError: no_disk},
+        exception_handlers={404: nothing, NoStream: no_stream, Refused: refused, LogError: no_disk, NotNow: not_now},
     )
 
 

@@ -27,7 +27,7 @@ from gateway.plugin import Decoding, MissingExtra, Mistake, Program, UnknownPlug
 from gateway.quantity import Duration
 from gateway.record import DEAD_LETTERS
 from pipelines.language import fields
-from pipelines.language.build import Clockwork, Code, Stage, State, assemble, first_stage
+from pipelines.language.build import LANGUAGE, Clockwork, Code, Stage, State, assemble, first_stage
 from pipelines.language.cases import Test, cases
 from pipelines.language.check import BOOL, FLOAT, INT, STR, TIME, UNKNOWN, Scope, Type, Value, alike, few
 from pipelines.language.keyed import Deadlines, Keyed
@@ -58,8 +58,6 @@ __all__ = [
     "Value",
     "compile_pipeline",
 ]
-
-LANGUAGE = 2  # raised when the same definition may come to mean something else, or keep its state differently
 
 
 class Time(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -128,7 +126,8 @@ def compile_pipeline(
     code.mistakes, code.inputs = mistakes, inputs
     event = _event(code, time)
     keys, one = (it.key, False) if isinstance(it.key, list) else ([it.key], True)
-    code.set_key(keys, one, time.event)
+    clock_told = f"{time.event}: {it.schema.get(time.event)}, {time.zone}" if time.event else "arrival"
+    code.set_key(keys, one, clock_told)
     whole = _write_steps(code, it.steps)
     _write_end(code, outputs, whole)
     texts = [stream for stream in inputs if decoders.get(stream, JSON).name != JSON.name]
@@ -142,7 +141,9 @@ def compile_pipeline(
     source, steps, namespace = assemble(code, schema, clock, progress)
     every_output = [*dict.fromkeys([*code.streams, DEAD_LETTERS])]
     signature = _signature(it, inputs, decoders)
-    program = Pipeline(name, inputs, every_output, start, signature, source, steps, progress, code.states, code.held)
+    program = Pipeline(
+        name, inputs, every_output, start, signature, source, steps, progress, clock_told, code.states, code.held
+    )
     program.tests = tests
     for stage in code.stages:
         program.counts.update(dict.fromkeys(stage.counted, 0))

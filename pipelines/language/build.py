@@ -40,6 +40,9 @@ class State(Protocol):
         ...
 
 
+LANGUAGE = 3  # raised when the same definition may come to mean something else, or keep its state differently
+
+
 class Held(NamedTuple):
     """Whose a state is."""
 
@@ -95,7 +98,7 @@ class Code:
         self.shaped = ""  # code of the bytes to send, where a step has said what they are
         self.handed: list[tuple[Any, int]] = []  # (state, stage that takes its rows)
         self._asked: list[str] = []  # what the step that is writing itself asked of its records, with types
-        self._kept_by: list[str] = []  # the key and the time that every state is kept by
+        self._kept_by: list[str] = []  # the clock and the key that every state is kept by
         self._indent = 0
         self._names = 0
         self._key: str | None = None
@@ -241,11 +244,15 @@ class Code:
 
     def end_step(self, options: object) -> None:
         """The step is written. What it holds may be taken over by a step that says the same and means the same by it:
-        the same options, over fields of the same types, for the same keys and by the same time.
+        the same options, over fields of the same types, laid out alike, for the same keys and by the same clock.
         """
-        meant = [self.at[-1], options, self._asked, self._kept_by]
+        meant = [LANGUAGE, self.at[-1], options, self._asked, self._kept_by]
         signature = hashlib.sha256(msgspec.json.encode(meant)).hexdigest()[:16]
         self.held += [Held(label(self.at), signature)] * (len(self.states) - len(self.held))
+
+    def laid_out(self, layout: object) -> None:
+        """How what the step keeps is laid out (plain data), where its options and the types of fields do not tell."""
+        self._asked.append(repr(layout))
 
     def timed(self, state: Timed) -> None:
         """This state waits for event time: its fire() is called as the watermark reaches its `due`."""
@@ -365,9 +372,9 @@ class Code:
         for wrong in mistakes:
             self.mistake(wrong.message, *where, offset=wrong.at)
 
-    def set_key(self, texts: Sequence[object], one: bool, time: str | None) -> None:
-        """The pipeline's key, from the record's fields. `time` is the text of the event time, None for the arrival."""
-        self._kept_by = [f"{time}"]
+    def set_key(self, texts: Sequence[object], one: bool, clock: str) -> None:
+        """The pipeline's key, from the record's fields. `clock` says by what time everything is kept."""
+        self._kept_by = [clock]
         for i, text in enumerate(texts):
             where: Where = ("key",) if one else ("key", i)
             value = self.value(str(text), *where)

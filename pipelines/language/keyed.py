@@ -39,7 +39,10 @@ class Keyed:
 
     def make_room(self) -> None:
         """Forget the keys that were used least recently; a few at a time, so that finding them costs little per key."""
-        for key in heapq.nsmallest(max(1, self.most // 64), self.kept, key=self.worth):
+        self._forget_least(max(1, self.most // 64))
+
+    def _forget_least(self, count: int) -> None:
+        for key in heapq.nsmallest(count, self.kept, key=self.worth):
             self.forget(key)
             self.evicted += 1
 
@@ -56,6 +59,8 @@ class Keyed:
     def load(self, saved: Any) -> None:
         self.kept.clear()  # generated code has bound this very dict
         self.kept.update(saved)
+        if (excess := len(self.kept) - self.most) > 0:  # max_keys was lowered
+            self._forget_least(excess)
 
     def stats(self) -> Mapping[str, int]:
         return {"keys": len(self.kept), "evicted": self.evicted}

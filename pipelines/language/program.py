@@ -28,6 +28,7 @@ class Pipeline:
         source: str,
         steps: Mapping[int, str],
         progress: Progress,
+        clock: str,
         states: Sequence[State],
         held: Sequence[Held],
     ) -> None:
@@ -35,7 +36,8 @@ class Pipeline:
         self.inputs, self.outputs = tuple(inputs), tuple(outputs)
         self.source = source  # of the generated functions, for those who want to see
         self.steps = steps  # line of it -> the step it was written by
-        self.progress, self.states, self.held = progress, states, held
+        self.progress, self.clock = progress, clock  # `clock` says in words what time it is that progresses
+        self.states, self.held = states, held
         self._empty = [msgspec.msgpack.encode(state.save()) for state in states]
         self.tests: Sequence[Case] = ()
         self.entries: dict[str, Entry] = {}  # input -> the function that takes its batches
@@ -56,23 +58,24 @@ class Pipeline:
 
     def snapshot(self) -> bytes:
         states = [(one.signature, state.save()) for one, state in zip(self.held, self.states, strict=True)]
-        return msgspec.msgpack.encode([self.inputs, self.progress.save(), states])
+        return msgspec.msgpack.encode([self.inputs, self.clock, self.progress.save(), states])
 
     def restore(self, state: bytes) -> None:
-        _, progress, states = msgspec.msgpack.decode(state)
+        _, _, progress, states = msgspec.msgpack.decode(state)
         self.progress.load(progress)
         for each, (_, saved) in zip(self.states, states, strict=True):
             each.load(saved)
 
     def adopt(self, state: bytes) -> Sequence[str]:
         try:
-            inputs, progress, states = msgspec.msgpack.decode(state)
+            inputs, clock, progress, states = msgspec.msgpack.decode(state)
         except (ValueError, msgspec.DecodeError):  # written by another version of the language
-            inputs, progress, states = (), None, []
-        if tuple(inputs) == self.inputs:
-            self.progress.load(progress)
-        elif progress:
-            self.progress.resume(progress)
+            inputs, clock, progress, states = (), "", None, []
+        if clock == self.clock:  # else what has passed there says nothing here
+            if tuple(inputs) == self.inputs:
+                self.progress.load(progress)
+            else:
+                self.progress.resume(progress)
         left: dict[str, list[Any]] = {}
         for signature, saved in states:
             left.setdefault(signature, []).append(saved)

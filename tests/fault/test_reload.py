@@ -1,4 +1,4 @@
-"""Reloads under a flood: valid ones and invalid ones, and nothing is lost, repeated, or late."""
+"""Reloads under a flood: valid ones and invalid ones, and nothing is lost or repeated; at full size, nothing is late."""
 
 import itertools
 import json
@@ -78,7 +78,7 @@ MISTAKES = ("  cloud: {}\n", "  other: {sink: mqtt, url: nowhere, streams: [read
 
 
 @pytest.mark.timeout(300)
-def test_reloads_under_a_flood_lose_repeat_and_delay_nothing(tmp_path, full):
+def test_reloads_under_a_flood_lose_and_repeat_nothing(tmp_path, full):
     reloads = 50 if full else 15
     count = int(RATE * (reloads * 1.1 + 3))
     with (
@@ -140,6 +140,8 @@ def test_reloads_under_a_flood_lose_repeat_and_delay_nothing(tmp_path, full):
         assert sum(row["sum"] for row in sums) == count * (count - 1) // 2
         assert restarts == 0
         latest = sorted(_delays(receivers["cloud"], sent))
+        if full:  # on a machine that does nothing else
+            assert latest[-1] <= 1.0
         print(
             f"{count} readings, {sum(done.values())} reloads {dict(done)}, {redelivered:.0f} redeliveries recognised,"
             f" {sum(r.repeats for r in receivers.values())} batches repeated; delay median"

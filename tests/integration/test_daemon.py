@@ -84,6 +84,31 @@ def test_a_hangup_with_a_mistake_changes_nothing(tmp_path, near):
         assert gateway.get("/readyz")[0] == 200
 
 
+def test_a_hangup_during_the_start_is_answered_when_it_is_ready(tmp_path, near):
+    gateway = GatewayProcess(tmp_path, CONFIG, near=near.port, far=free_port())
+    for _ in range(5):
+        gateway.start(wait=False)
+        until = time.monotonic() + 20
+        while b"log open in" not in gateway.output.read_bytes()[gateway._mark :]:
+            assert time.monotonic() < until
+            time.sleep(0.001)
+        os.kill(gateway.pid, signal.SIGHUP)
+        gateway.wait_for_line("reloaded: nothing differs")
+        assert gateway.stop() == 0
+    assert b"could not be changed" not in gateway.output.read_bytes()
+
+
+def test_a_hangup_during_the_stop_changes_nothing(tmp_path, near):
+    with GatewayProcess(tmp_path, CONFIG, near=near.port, far=free_port()) as gateway:
+        gateway.write_config(CONFIG.replace("plant/#", "other/#"), near=near.port, far=free_port())
+        process = gateway.process
+        process.send_signal(signal.SIGTERM)
+        gateway.wait_for_line("stopping")
+        process.send_signal(signal.SIGHUP)
+        assert process.wait(20) == 0
+        assert b"driver plant changed" not in gateway.output.read_bytes()
+
+
 def test_systemd_hears_of_a_reload(tmp_path, near, monkeypatch):
     path = str(tmp_path / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:

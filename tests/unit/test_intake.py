@@ -24,6 +24,11 @@ class ToldDriver:
         self.acknowledged: list[object] = []
         self.broken = ""
 
+    @property
+    def paused(self) -> bool:
+        told = [call for call in self.calls if call in ("pause", "resume")]
+        return told[-1:] == ["pause"]
+
     def __getattr__(self, name):
         if name not in ("turn", "pause", "resume"):
             raise AttributeError(name)
@@ -234,5 +239,25 @@ def test_a_pipeline_held_back_by_a_slow_commit_goes_on_without_news(play, monkey
         await until(lambda: lane.behind)
         gate.set_result(None)
         await until(lambda: house.log.durable("out") == 2)
+
+    play(scene)
+
+
+def test_a_driver_that_is_taken_out_reads_nothing_more_though_it_breaks_off_meanwhile(play):
+    async def scene(house):
+        driver, inlet, _ = house.attach("d")
+        inlet.record("s", [1], ["k"], [b"1"], ids=[1], receipt=1)
+        house.intake.retire("d")
+        assert driver.paused
+        await house.intake.barrier()
+        assert driver.acknowledged == [1], "what it read is acknowledged"
+        assert driver.paused, "a commit lets nobody read on who is leaving"
+        house.intake.detach("d")
+        again, _, _ = house.attach("d")
+        assert again.paused
+        house.intake.detach("d")
+        house.intake.retired("d")
+        successor, _, _ = house.attach("d")
+        assert not successor.paused
 
     play(scene)

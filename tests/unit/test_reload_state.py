@@ -109,6 +109,85 @@ def test_what_no_longer_means_the_same_starts_empty_and_is_announced(house, chan
     assert house.shaper.lanes[0].program.stats()["keys"] == 0
 
 
+@pytest.mark.parametrize(("before", "after"), [("v", "v * 2"), ("v * 2", "v")])
+def test_numbers_that_shared_a_place_are_not_taken_for_others(tmp_path, before, after):
+    def shared(text):
+        window = {"tumbling": "10s", "agg": {"total": "sum(v)", "mean": "mean(w)"}}
+        emit = {"total": "total", "mean": "mean"}
+        return {"sums": {**SUMS, "steps": [{"set": {"w": text}}, {"window": window}, {"emit": emit}]}}
+
+    house = Edited(tmp_path, shared(before))
+    house.record("in", payload(1, 1), payload(2, 2), key="a")
+    house.turn()
+    house.commit()
+    assert house.edit(shared(after)) == ["sums changed; starting empty: steps[1].window"]
+    house.record("in", payload(3, 4), payload(20, 1), key="a")
+    house.turn()
+    house.commit()
+    factor = 2 if "2" in after else 1
+    assert house.rows() == [{"total": 4.0, "mean": 4.0 * factor}]
+    house.log.close()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"time": {}}, {"time": {"event": "ts", "zone": "+02:00"}}, {"schema": {"ts": "time[ms]", "v": "float"}}],
+    ids=["clock", "zone", "unit"],
+)
+def test_what_has_passed_by_one_clock_says_nothing_of_another(house, change):
+    program = compiled({**SUMS, **change})
+    program.adopt(house.shaper.lanes[0].program.snapshot())
+    assert program.progress.mark == 0
+    assert program.stats()["keys"] == 0
+
+
+def keyed(step, most):
+    steps = [step, {"emit": {"v": "v"}}]
+    return {"from": "in", "schema": {"v": "float"}, "steps": steps, "to": "out", "max_keys": most}
+
+
+@pytest.mark.parametrize(
+    ("step", "held"),
+    [
+        ({"deadband": {"field": "v", "delta": 1}}, "keys"),
+        ({"throttle": {"every": "1h"}}, "keys"),
+        ({"dedupe": {"by": "v", "within": "1h"}}, "remembered"),
+        ({"alarm": {"name": "a", "raise_when": "v > 0", "hold": "1m", "to": "alarms"}}, "keys"),
+    ],
+    ids=lambda step: next(iter(step)) if isinstance(step, dict) else "",
+)
+def test_fewer_keys_are_kept_once_max_keys_is_lowered(tmp_path, step, held):
+    house = Edited(tmp_path, {"sums": keyed(step, 1000)})
+    for n in range(200):
+        house.record("in", b'{"v":1}', key=f"k{n}")
+    house.turn()
+    house.commit()
+    house.edit({"sums": keyed(step, 10)})
+    stats = house.shaper.lanes[0].program.stats()
+    assert stats[held] == 10
+    assert stats["evicted"] == 190
+    house.record("in", b'{"v":1}', key="k199")
+    house.turn()
+    house.commit()
+    assert len(house.values("out")) == 200 + ("alarm" in step), "those used last are the ones that are kept"
+    house.log.close()
+
+
+def test_a_window_is_bounded_again_once_max_keys_is_lowered(house):
+    for n in range(200):
+        house.record("in", payload(1, 1), key=f"k{n}")
+    house.turn()
+    house.commit()
+    house.edit(edit(max_keys=10))
+    house.record("in", payload(1, 1), key="one more")
+    house.turn()
+    house.commit()
+    stats = house.shaper.lanes[0].program.stats()
+    assert stats["keys"] == 10
+    assert stats["evicted"] == 192
+    assert len(house.rows()) == 192, "what had to go gave its row"
+
+
 def test_a_crash_after_an_edit_finds_the_state_that_belongs_to_it(house):
     house.edit(edit(steps=steps(keep="v > 0.5")))
     house.record("in", payload(2.5, 8), key="a")
