@@ -432,7 +432,13 @@ def serve(config: Config) -> None:
     for doubt in config.warnings:
         log_.warning("%s", doubt)
     daemon = Daemon(config)
-    asyncio.run(daemon.run())
+
+    async def run() -> None:
+        await daemon.run()
+        # Nobody is left to hear it, and once the loop is closed it would kill the process on its way out.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+
+    asyncio.run(run())
     if daemon.hung:
         logging.shutdown()
         os._exit(1)  # the interpreter would wait for the thread for ever

@@ -174,7 +174,8 @@ class Shaper:
             self._place(lane, starts.get(name, {}))
             state = self._state_of(before) if before is not None else parked.get(name)
             if state is not None and all(state.positions.get(stream, at) == at for stream, at in lane.at.items()):
-                told.append(_told_of_change(name, program.adopt(state.state)))
+                empty = program.adopt(state.state)
+                told.append(_told_of_change(name, empty) + self._told_of_alarms(before, program))
             else:
                 told.append(f"{name} added" if before is None else f"{name} changed; starting empty: all of it")
             self._board.up(f"pipeline:{name}")
@@ -190,6 +191,12 @@ class Shaper:
         self.lanes = lanes
         self.wants_snapshots |= bool(told)
         return told
+
+    def _told_of_alarms(self, before: Lane | None, program: Program) -> str:
+        """Words for alarms that were raised and that nobody knows of any more."""
+        known = before.program.stats().get("raised", 0) if before is not None else 0
+        forgotten = known - program.stats().get("raised", 0)
+        return f"; {forgotten} raised alarms are forgotten and will not be told as cleared" if forgotten > 0 else ""
 
     def _state_of(self, lane: Lane) -> Snapshot | None:
         """None where the pipeline has stopped: its state is not one that belongs to its position."""

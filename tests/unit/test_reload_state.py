@@ -257,3 +257,20 @@ def test_another_input_leaves_windows_and_the_time_that_passed(house):
 def test_a_state_of_another_version_is_no_obstacle():
     program = compiled(SUMS)
     assert program.adopt(b"\xc1") == ["steps[1].window"]
+
+
+def test_raised_alarms_that_an_edit_forgets_are_told(tmp_path):
+    def warm(limit):
+        alarm = {"name": "warm", "raise_when": f"v > {limit}", "to": "alarms"}
+        return {"warm": {"from": "in", "schema": {"v": "float"}, "steps": [{"alarm": alarm}]}}
+
+    house = Edited(tmp_path, warm(10))
+    house.record("in", b'{"v":20}', key="a")
+    house.record("in", b'{"v":20}', key="b")
+    house.turn()
+    house.commit()
+    (told,) = house.edit(warm(50))
+    assert told == (
+        "warm changed; starting empty: steps[0].alarm; 2 raised alarms are forgotten and will not be told as cleared"
+    )
+    house.log.close()
