@@ -42,7 +42,7 @@ def command(
 
     State from before --since is not known: windows, alarms and deadbands begin empty there, so the first results may
     differ from what was recorded. --warm 1h lets the hour before run first. Exits with 0 if nothing differs, with 1 if
-    something does.
+    something does. What only was recorded is no difference where others feed the stream, too.
     """
     from gateway.cli._layout import json_line
     from gateway.cli._layout import show as print_blocks
@@ -97,8 +97,7 @@ def span(text: str) -> float:
 
 def differs(result: "Result") -> bool:
     """Whether anything comes otherwise than it was recorded."""
-    outputs = any(one.changed or one.added or one.missing for one in result.outputs)
-    return outputs or any(one.count != one.recorded for one in result.dead)
+    return any(one.differing for one in result.outputs) or any(one.count != one.recorded for one in result.dead)
 
 
 def as_text(result: "Result") -> str:
@@ -184,10 +183,9 @@ def _examples(output: "Output") -> "Iterator[Block]":
     """The first records of a stream that differ."""
     from gateway.cli._layout import Line, local_time
 
-    differing = output.changed + output.added + output.missing
     if not output.examples:
         return
-    yield Line(f"{output.stream}: the first of {differing:,} records that differ (+ now, - recorded)", "strong")
+    yield Line(f"{output.stream}: the first of {output.differing:,} records that differ (+ now, - recorded)", "strong")
     for one in output.examples:
         yield Line(f"  {local_time(one.time)}  {one.key}")
         if one.theirs is not None:
@@ -206,7 +204,7 @@ def closing(result: "Result", took_s: float) -> "Iterator[Block]":
         return
     if result.warm_s:
         yield Line(f"{result.warmed:,} records of the {duration(result.warm_s)} before ran first, uncounted.")
-    else:
+    elif result.earlier:
         yield Line(
             "State from before the span is not known: results that depend on it may differ. Try --warm 1h.", "quiet"
         )
@@ -216,7 +214,8 @@ def closing(result: "Result", took_s: float) -> "Iterator[Block]":
         )
     for one in result.outputs:
         if one.also_fed_by:
-            yield Line(f"What is recorded of {one.stream} is also fed by {', '.join(one.also_fed_by)}.", "attention")
+            others = f"{one.stream} is also fed by {', '.join(one.also_fed_by)}"
+            yield Line(f"{others}: what is missing may be theirs, and is no difference.", "attention")
     verdict = "What would come differs from what was recorded." if differs(result) else "Nothing differs."
     yield Line(f"{verdict}  ({records:,} records in {duration(took_s)}; nothing was written)", "strong")
 

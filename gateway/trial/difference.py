@@ -34,10 +34,13 @@ class Differing(NamedTuple):
 
 
 class Difference:
-    """`take` both sides as they come, then `finish`. `examples` are the first that differ, `shown` at most."""
+    """`take` both sides as they come, then `finish`. `examples` are the first that differ, `shown` at most.
 
-    def __init__(self, shown: int) -> None:
-        self._shown = shown
+    `shared`: what only they have is no example, for it may come from somebody else.
+    """
+
+    def __init__(self, shown: int, *, shared: bool = False) -> None:
+        self._shown, self._shared = shown, shared
         self.same = self.changed = self.added = self.missing = 0
         self.examples: list[Differing] = []
         self._ours: dict[tuple[str, int], list[bytes]] = {}
@@ -95,7 +98,8 @@ class Difference:
         self.changed += pairs
         self.added += len(ours) - pairs
         self.missing += len(theirs) - pairs
-        for i in range(min(max(len(ours), len(theirs)), self._shown)):
+        differing = len(ours) if self._shared else max(len(ours), len(theirs))
+        for i in range(min(differing, self._shown)):
             mine, other = ours[i] if i < len(ours) else None, theirs[i] if i < len(theirs) else None
             self.examples.append(Differing(*at, mine, other))
         if len(self.examples) > 4 * self._shown:

@@ -51,8 +51,13 @@ class Output(msgspec.Struct):
     same: int = 0
     changed: int = 0  # of the same key and time, with another payload
     added: int = 0  # not recorded
-    missing: int = 0  # recorded, and not derived now
+    missing: int = 0  # recorded, and not derived now; where others feed the stream, too, it may be theirs
     examples: list[Differing] = []
+
+    @property
+    def differing(self) -> int:
+        """Records that are not as they were recorded, as far as it can be told."""
+        return self.changed + self.added + (0 if self.also_fed_by else self.missing)
 
 
 class Reason(msgspec.Struct):
@@ -85,6 +90,7 @@ class Result(msgspec.Struct):
     until: int
     warm_s: float
     warmed: int  # records that ran first
+    earlier: bool  # the log holds inputs from before the span, with which it could be warmed
     inputs: list[Input]
     outputs: list[Output]
     dead: list[Reason]
@@ -119,6 +125,7 @@ def rerun(
     out = _Derived()
     course = Course(program, out)
     warmed = _warm_up(course, archive, at, since - round(warm_s * 1e9)) if warm_s else 0
+    earlier = any(archive.oldest(stream) < at[stream] for stream in inputs)
     out.take()
     before = dict(program.stats())
     comparison = _Comparison(entry, archive, low, high, shown, feeders)
@@ -149,6 +156,7 @@ def rerun(
         until=end,
         warm_s=warm_s,
         warmed=warmed,
+        earlier=earlier,
         inputs=list(coming.values()),
         outputs=list(comparison.outputs.values()),
         dead=sorted(comparison.reasons.values(), key=lambda one: -max(one.count, one.recorded)),
@@ -307,10 +315,13 @@ class _Comparison:
         program: Program = entry.program
         self._recorded = {stream: _Recorded(archive, stream, low, high) for stream in program.outputs}
         self._alarms = _alarm_streams(entry.definition)
-        self._differences = {stream: Difference(shown) for stream in program.outputs if stream != DEAD_LETTERS}
         self.outputs = {
             stream: Output(stream, [one for one in feeders.get(stream, ()) if one != f"pipeline {entry.name}"])
-            for stream in self._differences
+            for stream in program.outputs
+            if stream != DEAD_LETTERS
+        }
+        self._differences = {
+            stream: Difference(shown, shared=bool(output.also_fed_by)) for stream, output in self.outputs.items()
         }
         self.reasons: dict[tuple[str, str], Reason] = {}
         self.alarms: dict[tuple[str, str], Alarm] = {}

@@ -4,6 +4,7 @@ import importlib
 import json
 import re
 import sqlite3
+from datetime import UTC, datetime
 
 import pytest
 import yaml
@@ -243,6 +244,12 @@ def test_the_command_shows_that_nothing_differs(house):
     assert re.search(r"^in +60 +\d+ B", result.output, re.MULTILINE)
     assert re.search(r"^out +10 +.* 10 +0 +0 +0$", result.output, re.MULTILINE)
     assert "Nothing differs.  (60 records in " in result.output
+    assert "--warm" not in result.output
+
+
+def test_warming_up_is_proposed_only_where_the_log_reaches_back_before_the_span(house):
+    begin = datetime.fromtimestamp(START // S + 30, UTC).isoformat()
+    result = house("means", "--since", begin)
     assert "Try --warm 1h." in result.output
 
 
@@ -262,9 +269,21 @@ def test_the_command_tells_programs_the_same(house):
 def test_the_command_says_who_else_feeds_an_output_and_that_a_new_pipeline_recorded_nothing(house):
     other = {"from": "in", "to": "out", "steps": []}
     result = house("means", "--since", BEGIN, pipelines={"means": WINDOW, "other": other})
-    assert "What is recorded of out is also fed by pipeline other." in result.output
+    assert "out is also fed by pipeline other: what is missing may be theirs, and is no difference." in result.output
     result = house("means", "--since", BEGIN, definition={**WINDOW, "to": "fresh"})
     assert "The running version recorded nothing of this" in result.output
+
+
+def test_what_is_missing_of_a_stream_that_others_feed_is_no_difference_and_what_is_new_still_is(house):
+    never = {**WINDOW, "steps": [{"filter": "v > 100"}, *WINDOW["steps"][1:]]}
+    assert house("means", "--since", BEGIN, definition=never).exit_code == 1
+    both = {"means": never, "other": {"from": "in", "to": "out", "steps": []}}
+    result = house("means", "--since", BEGIN, pipelines=both)
+    assert (result.exit_code, "Nothing differs." in result.output) == (0, True)
+    assert re.search(r"^out +0 .* 0 +0 +0 +10$", result.output, re.MULTILINE)
+    assert "records that differ" not in result.output
+    both["means"] = {**WINDOW, "steps": [{"filter": "v < 6"}, *WINDOW["steps"][1:]]}
+    assert house("means", "--since", BEGIN, pipelines=both).exit_code == 1
 
 
 @pytest.mark.parametrize(
