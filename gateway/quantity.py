@@ -44,9 +44,15 @@ def option_hook(kind: type, value: object) -> object:
         if isinstance(value, str):
             return kind.parse(value)
         raise ValueError(f"{value!r} has no unit; write it like {'10s' if kind is Duration else '512MiB'}")
-    if kind is Secret and isinstance(value, str):
-        return Secret(value)
+    if kind in (Secret, LocalPath) and isinstance(value, str):
+        return kind(value)
     raise NotImplementedError(kind)
+
+
+class LocalPath(str):
+    """A path on this machine. In a configuration a relative one is looked up beside the file it is written in."""
+
+    __slots__ = ()
 
 
 class Secret:

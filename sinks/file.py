@@ -21,7 +21,7 @@ import msgspec
 from gateway.errors import SinkUnavailable
 from gateway.formats import CONTENT_TYPES
 from gateway.plugin import Outlet, Plugin
-from gateway.quantity import Duration, Size
+from gateway.quantity import Duration, LocalPath, Size
 from gateway.record import Delivery, Receipt
 
 EXAMPLE = """\
@@ -57,7 +57,7 @@ class Options(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=T
     keep: how many files to keep of each stream; the oldest are deleted.
     """
 
-    path: str
+    path: LocalPath
     rotate: Rotate = Rotate()
     keep: Annotated[int, msgspec.Meta(ge=1)] = 100
 

@@ -22,7 +22,7 @@ from gateway import decode
 from gateway.config.marks import Node, Place, dotted, quoted, resolve
 from gateway.errors import Problem
 from gateway.plugin import Decoding, MissingExtra, Mistake, UnknownPlugin
-from gateway.quantity import DURATION_UNITS, SIZE_UNITS, Duration, Secret, Size
+from gateway.quantity import DURATION_UNITS, SIZE_UNITS, Duration, LocalPath, Secret, Size
 
 Steps = tuple[str | int, ...]
 
@@ -222,6 +222,10 @@ class Reader:
             return self._secret(node, path)
         if kind.cls is Decoding:
             return self._decoding(node, path)
+        if kind.cls is LocalPath:
+            written = self._str(node, inspect.StrType(min_length=1), path, extra)
+            beside = os.path.dirname(node.source.file)
+            return BROKEN if written is BROKEN else LocalPath(os.path.join(beside, written))
         text = node.text if node.filled else node.value
         if not isinstance(text, str):
             if kind.cls in (Duration, Size) and type(text) in (int, float):
@@ -472,6 +476,7 @@ def describe_many(kind: inspect.Type) -> str:
 _CUSTOM_WORDS: Mapping[type, str] = {
     Duration: "a duration like 10s",
     Size: "a size like 512MiB",
+    LocalPath: "a path",
     Secret: "the path of a file that holds the secret",
     Decoding: "a decoder",
 }

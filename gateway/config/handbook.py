@@ -43,9 +43,7 @@ language server to complete and check by.
   `{id: "${HOSTNAME}"}`. `HOSTNAME` is always there.
 - A secret is never written inline. An option `x_file: PATH` names a file that holds it, `x_credential: NAME` instead a
   systemd credential (`LoadCredential=NAME:PATH`).
-- A relative path is looked up beside the file it is written in: `log.path`, the files of secrets, `include:`. Paths
-  that only a plugin knows (the `path` of a sink, `ca_file`) are looked up where the gateway was started: write them
-  whole.
+- A relative path is looked up beside the file it is written in.
 - Names of entries are letters, digits, `-`, `_` and `.`. Streams that begin with `_` are the house's own: `_dead` and
   `_metrics`.
 

@@ -271,11 +271,7 @@ class _Loader:
         node = self._top.get("log")
         if node is None or (node.value is None and not node.broken):
             return LogSettings()
-        log = self._read.struct(node, ("log",), LogSettings)
-        if log is BROKEN:
-            return log
-        folder = os.path.dirname(self._path)  # a service runs in `/`: what is relative must not depend on that
-        return msgspec.structs.replace(log, path=os.path.join(folder, log.path))
+        return self._read.struct(node, ("log",), LogSettings)
 
     def _streams(self) -> dict[str, StreamKeys]:
         declared = {}

@@ -19,7 +19,7 @@ from gateway.config.marks import Place
 from gateway.decode import JSON
 from gateway.errors import Problem
 from gateway.plugin import Decoding, Program
-from gateway.quantity import Duration, Secret, Size
+from gateway.quantity import Duration, LocalPath, Secret, Size
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
 SAY_NAME = "letters, digits, '-', '_' and '.', beginning with a letter or digit, at most 64"
@@ -153,7 +153,7 @@ class LogSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     journal: the preallocated file that holds the newest commits.
     """
 
-    path: Annotated[str, Meta(min_length=1)] = "/var/lib/tidegate"
+    path: LocalPath = LocalPath("/var/lib/tidegate")
     size: Annotated[Size, _from("16MiB")] = Size(2 << 30)
     turn: Annotated[Duration, _between("20ms", "10s")] = Duration(0.25)
     commit: Annotated[Duration, _between("20ms", "60s")] = Duration(1.0)

@@ -25,7 +25,7 @@ from gateway.config.model import (
 )
 from gateway.config.reference import WHOLE, descriptions, summary
 from gateway.plugin import Decoding, MissingExtra
-from gateway.quantity import Duration, Secret, Size
+from gateway.quantity import Duration, LocalPath, Secret, Size
 
 Schema = dict[str, Any]
 
@@ -35,6 +35,7 @@ _CUSTOM: dict[type, Schema] = {
     Duration: {"type": "string", "pattern": rf"{_NUMBER}(ms|s|m|h|d)$|{REFERENCE}", "examples": ["250ms", "10s"]},
     Size: {"type": "string", "pattern": rf"{_NUMBER}([KMG]i?B|B)$|{REFERENCE}", "examples": ["100KiB", "512MiB"]},
     Start: {"type": "string", "examples": ["earliest", "latest", "2026-05-01T00:00:00Z", "7d"]},
+    LocalPath: {"type": "string", "minLength": 1},
     Secret: {"type": "string", "minLength": 1},
 }
 

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from gateway.plugin import Mistake
-from gateway.quantity import Duration, Secret, Size
+from gateway.quantity import Duration, LocalPath, Secret, Size
 
 PORTS = {"mqtt": 1883, "mqtts": 8883}
 SOONEST_S = 10.0  # between two messages of status_topic
@@ -31,9 +31,9 @@ class BrokerOptions(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fi
     client_id: str | None = None
     username: str | None = None
     password_file: Secret | None = None
-    ca_file: str | None = None
-    cert_file: str | None = None
-    key_file: str | None = None
+    ca_file: LocalPath | None = None
+    cert_file: LocalPath | None = None
+    key_file: LocalPath | None = None
     key_password_file: Secret | None = None
     status_topic: str | None = None
     status_every: Duration = Duration(300)

@@ -554,3 +554,14 @@ def test_our_own_numbers_are_a_stream_where_somebody_reads_them_and_nobody_may_f
     (tmp_path / "d.yaml").write_text("gateway: {id: g}\ndrivers: {d: {driver: simulated, stream: _metrics}}\n")
     with pytest.raises(ConfigError, match="_metrics`? is the house's own; choose another"):
         load(tmp_path / "d.yaml")
+
+
+def test_a_relative_path_is_looked_up_beside_the_file_it_is_written_in(tmp_path):
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "tidegate.yaml").write_text(
+        "gateway: {id: g}\nlog: {path: log}\ninclude: [parts/out.yaml]\ndrivers: {a: {driver: simulated, stream: s}}\n"
+    )
+    (tmp_path / "parts" / "out.yaml").write_text("sinks: {disk: {sink: file, path: out, streams: [s]}}\n")
+    config = load(tmp_path / "tidegate.yaml")
+    assert config.log.path == str(tmp_path / "log")
+    assert config.sinks["disk"].options.path == str(tmp_path / "parts" / "out")
