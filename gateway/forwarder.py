@@ -22,6 +22,7 @@ from gateway.deadletters import DeadLetters
 from gateway.errors import DeliveryTooLarge, LogDamaged, SinkUnavailable
 from gateway.formats import Format
 from gateway.health import Board
+from gateway.history import Growth
 from gateway.log import Log
 from gateway.metrics import Metrics
 from gateway.plugin import Outlet, Sink
@@ -58,7 +59,7 @@ class Reader(Protocol):
 class Lane:
     """One stream on its way to one sink: what was looked at, and what waits to be cut."""
 
-    __slots__ = ("block", "born", "bytes", "count", "first", "looked", "missing", "stream", "urgent")
+    __slots__ = ("block", "born", "bytes", "count", "first", "growth", "looked", "missing", "stream", "urgent")
 
     def __init__(self, stream: str, urgent: bool) -> None:
         self.stream, self.urgent = stream, urgent
@@ -69,6 +70,7 @@ class Lane:
         self.born: float | None = None  # monotonic s when its first record came
         self.block: Batch | None = None  # a look ahead that came from disk
         self.missing: int | None = None  # offset that must be fetched from disk first
+        self.growth = Growth(0)
 
     def restart(self, first: int) -> None:
         self.first = self.looked = first
@@ -159,6 +161,7 @@ class Forwarder:
             if self._log.positions.where(self.reader, lane.stream) is None:
                 self._log.positions.start(self.reader, lane.stream, starts[lane.stream])
             lane.restart(self._log.positions.cut_next(self.reader, lane.stream))
+            lane.growth = Growth(self._log.next(lane.stream))
         wanted = {lane.stream for lane in self.lanes}
         for extent in self._log.positions.outstanding(self.reader):
             if extent.stream in wanted:
@@ -176,8 +179,9 @@ class Forwarder:
         if self.leaving:
             return
         room = self._room
-        now = self.clock.monotonic()
+        now, wall = self.clock.monotonic(), self.clock.now()
         for lane in self.lanes:
+            lane.growth.note(self._log.next(lane.stream), wall)
             if lane.first >= self._log.next(lane.stream) and lane.first == lane.looked:
                 continue
             extra = self._in_flight if lane.urgent else 0  # what is urgent finds room behind any backlog
@@ -272,15 +276,20 @@ class Forwarder:
         return sum(max(durable - at, 0) for durable, at in ends if at is not None)
 
     def oldest(self, stream: str) -> int | None:
-        """Time (ns) of the oldest record that is not confirmed, as far as that is known without asking the disk."""
+        """When (ns) the oldest record that is not confirmed was recorded; None where only the disk could tell.
+
+        Its own time is that of the event, which may be much older: it begins to wait when it is recorded.
+        """
         at = self._log.positions.where(self.reader, stream)
         if at is None or at >= self._log.durable(stream):
             return None
         waiting = [d.batches[0] for e, d in self._ready.items() if e.stream == stream and e.last >= at and d.batches]
-        if waiting:
-            return min(waiting, key=lambda batch: batch.first).times[0]
-        found = self._log.peek(stream, at, 1)
-        return found.times[0] if found is not None else None
+        found = min(waiting, key=lambda batch: batch.first) if waiting else self._log.peek(stream, at, 1)
+        if found is None:
+            return None
+        growth = next(lane.growth for lane in self.lanes if lane.stream == stream)
+        growth.forget(at)
+        return growth.recorded(found.first, found.times[0])
 
     # -- sending -------------------------------------------------------------------------------------------------------
 

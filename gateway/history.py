@@ -1,16 +1,19 @@
-"""The last hour in numbers: a few series of equal length in memory that never grows, and rates of counters.
+"""The last hour in numbers: a few series of equal length in memory that never grows, and rates of counters; and when
+what a stream holds was recorded, which the records themselves do not say: their time is that of the event.
 
 Somebody calls once every STEP_S; nothing else is needed, and nothing is spent between.
 """
 
 import math
 from array import array
+from bisect import bisect_right
 from collections.abc import Mapping
 from typing import Any
 
 STEP_S = 10.0
 STEPS = 360  # an hour
 MOST = 64  # series: 64 of 360 numbers are 180 KiB
+MOST_MARKS = 64  # of when a stream grew
 LONG_S = 3600.0  # what `Meter.mean` looks back on, with less weight the longer ago
 
 
@@ -121,3 +124,31 @@ class Meter:
             return None
         pause = now - self.moved
         return pause if pause >= max(least_s, 10 * self._longest) else None
+
+
+class Growth:
+    """When the records of one stream were recorded: exactly for the newest, the more roughly the more there are."""
+
+    def __init__(self, end: int) -> None:
+        self._end = end  # offset after the newest record that is known of
+        self._marks: list[tuple[int, int]] = []  # (offset, ns): what follows, up to the next mark, was recorded then
+
+    def note(self, end: int, now: int) -> None:
+        """The stream ends at offset `end` now (ns)."""
+        if end <= self._end:
+            return
+        self._marks.append((self._end, now))
+        self._end = end
+        if len(self._marks) > MOST_MARKS:
+            del self._marks[1:-1:2]
+
+    def forget(self, position: int) -> None:
+        """Nobody will ask for offsets before `position`."""
+        del self._marks[: max(bisect_right(self._marks, (position, math.inf)) - 1, 0)]
+
+    def recorded(self, offset: int, time: int) -> int:
+        """When the record at `offset` was recorded (ns), as near to its own `time` as that can have been."""
+        after = bisect_right(self._marks, (offset, math.inf))
+        if after < len(self._marks):
+            time = min(time, self._marks[after][1])
+        return max(time, self._marks[after - 1][1]) if after else time

@@ -146,6 +146,20 @@ def test_batches_are_cut_by_count_and_the_rest_by_age(make):
     assert house.sink.sent[-1][0] == "s/20-24"
 
 
+def test_a_record_waits_since_it_was_recorded_and_not_since_its_event(make):
+    house = make()
+    now = house.clock.ns
+    house.log.append("s", [now - 60_000_000_000] * 3, ["k"] * 3, [b"1"] * 3)
+    house.commit()
+    assert house.forwarder.oldest("s") == now
+    house.clock.ns += 4_000_000_000
+    house.log.append("s", [now - 60_000_000_000], ["k"], [b"1"])
+    house.commit()
+    assert house.forwarder.oldest("s") == now
+    house.reopen()  # when it was recorded is not kept: its event must do
+    assert house.forwarder.oldest("s") == now - 60_000_000_000
+
+
 def test_batches_are_cut_by_bytes(make):
     house = make(bytes=100)
     house.record(25, size=30)

@@ -1,4 +1,4 @@
-from gateway.history import MOST, STEPS, History, Meter
+from gateway.history import MOST, MOST_MARKS, STEPS, Growth, History, Meter
 
 
 def test_series_have_one_length_and_what_is_not_known_is_none():
@@ -75,3 +75,27 @@ def test_silence_is_ten_times_longer_than_any_pause_before():
     assert door.silent(12_000 + 70_000) is None
     assert door.silent(12_000 + 80_001) == 80_001
     assert Meter(0, 0).silent(10**6) is None  # it never said anything: nobody knows how often it should
+
+
+def test_when_a_record_was_recorded_is_known_however_old_its_event_is():
+    growth = Growth(100)
+    for now, end in ((10, 100), (20, 103), (30, 103), (40, 110)):
+        growth.note(end, now)
+    assert [growth.recorded(offset, 5) for offset in (100, 102, 103, 109)] == [20, 20, 40, 40]
+    assert growth.recorded(100, 99) == 40  # a clock that is ahead
+    assert growth.recorded(99, 5) == 5  # from before: its own time must do
+    assert growth.recorded(99, 50) == 20
+    growth.forget(104)
+    assert growth.recorded(104, 5) == 40
+
+
+def test_what_is_known_of_a_long_backlog_is_bounded_and_never_far_off_its_own_time():
+    growth = Growth(0)
+    for n in range(10_000):
+        growth.note(n + 1, n * 10)
+        assert len(growth._marks) <= MOST_MARKS
+    assert growth.recorded(0, 0) == 0
+    for n in range(0, 10_000, 77):
+        assert n * 10 <= growth.recorded(n, n * 10) <= n * 10 + 10
+    growth.forget(9_999)
+    assert len(growth._marks) == 1
