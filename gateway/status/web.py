@@ -23,7 +23,7 @@ from uvicorn.server import ServerState
 
 from gateway.config.model import is_loopback
 from gateway.status.api import application
-from gateway.status.login import Login
+from gateway.status.login import Login, address_of
 from gateway.status.server import Door
 
 if TYPE_CHECKING:
@@ -109,6 +109,12 @@ class Connection(H11Protocol):
             transport.close()
             return
         self._give(HEADER_S, self._request_due)
+
+    def data_received(self, data: bytes) -> None:
+        if self.cycle is None or self.cycle.more_body:
+            super().data_received(data)
+        elif self._lasting:  # nobody who follows has anything to say: it is not taken in for as long as it may last
+            self.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._free()
@@ -237,10 +243,15 @@ class Guard:
     def _unknown(self, scope: Scope, headers: dict[bytes, str]) -> Response | None:
         if self._login is None or scope["path"] in OPEN:
             return None
-        admitted = partial(self._login.admits, headers.get(b"authorization", ""), headers.get(b"cookie", ""))
+        authorization, address = headers.get(b"authorization", ""), address_of(scope["client"])
+        wait = self._login.wait(address) if authorization else 0
+        admitted = partial(self._login.admits, authorization, headers.get(b"cookie", ""), address)
         if admitted():
             scope["state"]["admitted"] = admitted
             return None
+        if wait:
+            body = msgspec.json.encode({"error": f"too many wrong tokens from here; try again in {wait} seconds"})
+            return Response(body, 429, {"retry-after": str(wait)}, "application/json")
         if "text/html" in headers.get(b"accept", "") and scope["method"] == "GET":
             return RedirectResponse("/login", 303)
         words = "who are you? Log in at /login, or send `Authorization: Bearer TOKEN` with what is in the token_file"

@@ -1,6 +1,7 @@
 """Who comes in: the control socket by its permissions, everybody else by name, site and token."""
 
 import asyncio
+import http.client
 import logging
 import os
 import re
@@ -254,16 +255,77 @@ def enter(server, token=TOKEN):
     return server.get("/login", "POST", body=urlencode({"token": token}))
 
 
-def test_five_wrong_tokens_a_minute_and_then_not_even_the_right_one(guarded, monkeypatch):
-    for _ in range(5):
-        answer = enter(guarded, "wrong")
-        assert (answer.status, b"not the token" in answer.text) == (401, True)
-    answer = enter(guarded)
-    assert (answer.status, b"Too many" in answer.text) == (429, True)
-    assert 0 < int(answer.headers["retry-after"]) <= 61
-    assert guarded.get("/api/v1/status", headers=BEARER).status == 200  # programs that know it are not locked out
+def ask_from(server, address, path="/api/v1/status", method="GET", headers=None, body=None):
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10, source_address=(address, 0))
+    return Server.ask(connection, path, method, headers, body)
+
+
+def guess(server, address, way, token):
+    if way == "form":
+        return ask_from(server, address, "/login", "POST", body=urlencode({"token": token}))
+    return ask_from(server, address, headers={"Authorization": f"Bearer {token}"})
+
+
+@pytest.mark.parametrize("way", ["form", "header"])
+def test_five_different_wrong_tokens_a_minute_and_then_none_is_looked_at_from_there(guarded, monkeypatch, way):
+    for n in range(login.TRIES):
+        assert guess(guarded, "127.0.0.2", way, f"wrong {n}").status == 401
+    for either in ("form", "header"):
+        answer = guess(guarded, "127.0.0.2", either, TOKEN)
+        assert (answer.status, b"oo many wrong tokens" in answer.text) == (429, True)
+        assert 0 < int(answer.headers["retry-after"]) <= 61
+    assert ask_from(guarded, "127.0.0.2").status == 401  # who shows nothing is asked for it
+    for address in ("127.0.0.1", "127.0.0.3"):
+        assert guess(guarded, address, "header", TOKEN).status == 200
+        assert guess(guarded, address, "form", TOKEN).status == 303
     monkeypatch.setattr(login, "TRIES_S", 0.0)
+    assert guess(guarded, "127.0.0.2", way, TOKEN).status in (200, 303)
+
+
+def test_who_has_shown_the_token_is_not_shut_out_by_others_at_his_address(guarded):
+    session = {"Cookie": enter(guarded).headers["set-cookie"].partition(";")[0]}
+    for n in range(3 * login.TRIES):
+        assert guess(guarded, "127.0.0.1", "header", f"wrong {n}").status == 401
+    assert guarded.get("/api/v1/status", headers=BEARER).status == 200
+    assert guarded.get("/api/v1/status", headers=session).status == 200
     assert enter(guarded).status == 303
+
+
+def test_a_program_with_an_old_token_shuts_nobody_out(guarded):
+    for _ in range(5 * login.TRIES):
+        assert guess(guarded, "127.0.0.2", "header", "the token of yesterday").status == 401
+    assert guess(guarded, "127.0.0.2", "form", TOKEN).status == 303
+
+
+def test_a_session_lasts_whatever_others_guess(guarded):
+    session = {"Cookie": enter(guarded).headers["set-cookie"].partition(";")[0]}
+    for n in range(login.TRIES + 1):
+        guess(guarded, "127.0.0.2", "header", f"wrong {n}")
+    assert ask_from(guarded, "127.0.0.2", headers=session).status == 200
+
+
+def test_tries_are_kept_of_so_many_addresses_only():
+    tries = login.Tries()
+    for n in range(3 * login.MOST_ADDRESSES):
+        for token in range(2 * login.TRIES):
+            tries.wrong(str(n), b"%d" % token, 1.0)
+        tries.right(f"friend {n}")
+    assert len(tries._wrong) == len(tries._trusted) == login.MOST_ADDRESSES
+    assert max(map(len, tries._wrong.values())) == login.TRIES
+    last = str(3 * login.MOST_ADDRESSES - 1)
+    assert (tries.wait(last, 2.0), tries.wait(last, 61.0), tries.wait("0", 2.0)) == (60, 0, 0)
+
+
+@pytest.mark.parametrize(
+    "host,one",
+    [
+        ("192.0.2.7", "192.0.2.7"), ("2001:db8:1:2:3::9", "2001:db8:1:2::/64"), ("2001:db8:1:2::1", "2001:db8:1:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"), ("::ffff:192.0.2.7", "192.0.2.7"), ("", ""),
+    ],
+)  # fmt: skip
+def test_whose_tries_are_counted_together(host, one):
+    assert login.address_of((host, 1)) == one
+    assert login.address_of(None) == ""
 
 
 def test_sessions_are_few_and_end(guarded, monkeypatch):

@@ -175,6 +175,17 @@ def test_a_viewer_that_does_not_read_is_dropped_and_holds_nothing(server, quick,
         wait_for(lambda: server.json("/api/v1/status")[1]["viewers"] == 0)
 
 
+@pytest.mark.parametrize("more", [b"A" * 100_000, b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n" * 3, b"\r\n"])
+def test_a_viewer_that_goes_on_talking_is_dropped_without_a_word(server, quick, more, caplog):
+    with socket.create_connection(("127.0.0.1", server.port), 10) as client:
+        client.sendall(b"GET /api/v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        wait_for(lambda: server.json("/api/v1/status")[1]["viewers"] == 1)
+        client.sendall(more)
+        server.drain(client)
+        wait_for(lambda: server.json("/api/v1/status")[1]["viewers"] == 0)
+    assert not caplog.records
+
+
 def test_a_stop_ends_every_viewer_at_once(monkeypatch):
     monkeypatch.setattr(web, "STOP_S", 30.0)  # what has an end may take its time
     server = Server()
