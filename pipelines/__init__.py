@@ -41,7 +41,7 @@ will run over batches. A complete one (`/etc/tidegate/plugins/steps/scale.py`, u
   `code.shape(payload)` says what is sent, `code.deliver(streams, key)` sends it, `code.set_aside(stream)` what came.
   `code.outputs(names, *where)` checks names of streams from the options and makes them outputs of the pipeline.
   `code.leave()` lets a pipeline end with this step without a `to:`. A class with `only_says_where = True` may follow
-  `emit`.
+  `emit`; after one with `names_fields = True` whose options are wrong, nobody complains of fields that are not known.
 
 `deadband` and `throttle` are short steps that keep something of each key; `alarm` also waits for time.
 

@@ -3,6 +3,8 @@
 It is the last step, but for a `route` that says where it is sent.
 """
 
+from typing import Annotated
+
 import msgspec
 
 from gateway.plugin import Plugin
@@ -10,7 +12,7 @@ from pipelines.language import Code, Expression
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    body: dict[str, Expression]
+    body: Annotated[dict[str, Expression], msgspec.Meta(examples=["emit: {c: v - 15}"])]
 
 
 class Emit:

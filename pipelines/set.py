@@ -1,5 +1,7 @@
 """`set: {name: expression, …}`: name values, each of which may use those before it."""
 
+from typing import Annotated
+
 import msgspec
 
 from gateway.plugin import Plugin
@@ -7,10 +9,12 @@ from pipelines.language import Code, Expression
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    body: dict[str, Expression]
+    body: Annotated[dict[str, Expression], msgspec.Meta(examples=["set: {c: v - 15}"])]
 
 
 class Set:
+    names_fields = True
+
     def __init__(self, options: Options) -> None:
         self.fields = options.body
 

@@ -31,7 +31,7 @@ from pipelines.language import (
     Value,
 )
 from pipelines.language.check import alike
-from pipelines.language.parse import INT_MAX, Call, Wrong, parse
+from pipelines.language.parse import INT_MAX, Call, Node, Wrong, children, parse
 from pipelines.language.quantiles import EXACT, Spread, deviation, fold
 from pipelines.language.runtime import text_of_time
 
@@ -55,6 +55,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class Window:
+    names_fields = True
+
     def __init__(self, options: Options) -> None:
         self.options = options
 
@@ -62,10 +64,12 @@ class Window:
         width = self.options.tumbling.ns
         if width < 1_000_000:
             code.mistake("a window must be at least 1ms wide", "tumbling")
+            code.scope.partial = True
             return
         waiting = -(-code.held_back // width)
         if waiting > MOST_OPEN:
             code.mistake(f"lateness and idle would keep {waiting} windows of this width open at a time", "tumbling")
+            code.scope.partial = True
             return
         panes = Panes(width, code.max_keys, code.max_keys * (1 + waiting))
         state, key = code.state(panes), code.key
@@ -155,11 +159,14 @@ def _ask(code: Code, kept: "Kept", name: str, text: str) -> Asked:
         return nothing
     if not isinstance(call, Call) or call.name not in FUNCTIONS:
         close = alike(call.name, FUNCTIONS) if isinstance(call, Call) else ""
-        if isinstance(call, Call) and close:
+        inner = _aggregate_in(call)
+        if inner is not None:
+            todo = "round it" if isinstance(call, Call) and call.name == "round" else "calculate with it"
+            message = f"{todo} in a `set` or `emit` after the window; here write `{text[inner.at : inner.end]}`"
+        elif isinstance(call, Call) and close:
             message = f"no aggregate is called `{call.name}`{close}"
         else:
-            hint = "" if isinstance(call, Call) else "; put calculations with them in a `set` after"
-            message = f"an aggregate is one of {', '.join(f'{function}()' for function in FUNCTIONS)}{hint}"
+            message = f"an aggregate is one of {', '.join(f'{function}()' for function in FUNCTIONS)}"
         code.mistake(message, *where, offset=call.at)
         return nothing
     if call.name == "count":
@@ -181,6 +188,13 @@ def _ask(code: Code, kept: "Kept", name: str, text: str) -> Asked:
         code.mistake(f"{call.name}() needs numbers, and this is {argument.type}", *where, offset=call.args[0].at)
         return nothing
     return kept.ask(call.name, code.assign(argument, *where))
+
+
+def _aggregate_in(node: Node) -> Call | None:
+    """The first aggregate inside an expression that is none itself."""
+    if isinstance(node, Call) and node.name in FUNCTIONS and len(node.args) < 2:
+        return node
+    return next((found for child in children(node) if (found := _aggregate_in(child))), None)
 
 
 class Kept:

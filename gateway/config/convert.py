@@ -88,7 +88,9 @@ class Reader:
         """What to try instead of a name that is not known."""
         self._comparisons += len(known)
         if self._comparisons <= _COMPARISONS and len(name) <= 64:
-            close = difflib.get_close_matches(name, known, 1, 0.6)
+            # Short names are soon alike: then at least they begin alike.
+            begun = [one for one in known if one[:1] == name[:1]]
+            close = difflib.get_close_matches(name, known, 1, 0.7) or difflib.get_close_matches(name, begun, 1, 0.6)
             if close:
                 return f"did you mean {close[0]}?"
         shown = sorted(known, key=lambda one: (one.startswith("_"), one))[:_MOST_NAMED]

@@ -21,6 +21,7 @@ TYPOGRAPHIC = "“”„‟‘’‚‛«»"
 MAX_NODES = 20_000
 
 _LINE_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
+_FOLDED = re.compile(r"[ \t]*(?:\r\n|[\n\r\x85\u2028\u2029])[ \t]*")  # one line break in a plain scalar
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
 _INT = re.compile(r"[-+]?[0-9]{1,100}")
 _BASED_INT = re.compile(r"0o[0-7]{1,100}|0x[0-9a-fA-F]{1,100}")
@@ -249,10 +250,12 @@ def parse(file: str, data: bytes, environ: Mapping[str, str]) -> tuple[Node | No
 class _Level:
     """A map or list that is being filled."""
 
-    __slots__ = ("head", "key", "name", "node", "repeated")
+    __slots__ = ("cut", "flow", "head", "key", "name", "node", "repeated")
 
-    def __init__(self, node: Node, name: str | int | None) -> None:
+    def __init__(self, node: Node, name: str | int | None, flow: bool) -> None:
         self.node, self.name = node, name  # the name it has in the level above
+        self.flow = flow  # it is written in { } or [ ]
+        self.cut: Node | None = None  # the value that a comma has cut into pieces, which is told
         self.key: str | None = None  # of a map: the key whose value comes next
         self.head: tuple[int, int] | None = None
         self.repeated = False  # the key was there before: its value is read, checked and forgotten
@@ -316,7 +319,7 @@ class _Builder:
         if level:
             self._put(level, node)
         if opens:
-            self._levels.append(_Level(node, name))
+            self._levels.append(_Level(node, name, bool(event.flow_style)))
             if len(self._levels) > MAX_DEPTH:
                 self._stop(Place(self.source.file, *start), f"nested more than {MAX_DEPTH} deep; flatten it")
             return None
@@ -337,6 +340,9 @@ class _Builder:
                 self._stop(place, f"an alias (*{str(event.anchor)[:40]}) as a key; write the key out")
             self._stop(place, "a map or list as a key; put quotes around text that begins with '{' or '['")
         key: str = event.value
+        if level.flow and self._rejoin(level, event):
+            level.key, level.repeated = key, True  # it was no key: there is no value to keep
+            return
         level.head, level.key = (place.line, place.column), key
         if event.anchor or event.tag is not None:
             self._problem(place, "an anchor or a tag on a key; write the key alone")
@@ -350,6 +356,28 @@ class _Builder:
             first = earlier.head
             self._problem(place, f"given twice, first at line {first.line}, column {first.column}; remove one of them")
             level.repeated = True
+
+    def _rejoin(self, level: _Level, event: Any) -> bool:
+        """Whether this "key" is the rest of the value before it, as in `{c: round(v, 1)}`. That is told, and the value
+        read as it was meant, so that nobody complains of its pieces.
+        """
+        name, node = next(reversed(level.node.value.items()), ("", None))
+        if node is None or not _open(node):
+            return False
+        text, end = self.source.text, self.source.index(*_pair(event.end_mark))
+        first, last = self.source.index(*node._start), self.source.index(*node._stop)
+        between = text[last : self.source.index(*_pair(event.start_mark))]
+        if between.strip() != "," or text[end:].lstrip()[:1] == ":":
+            return False
+        if level.cut is not node:
+            level.key, level.cut = name, node
+            whole = _meant(text, first)
+            quote = "'" if '"' in whole else '"'
+            message = f"inside {{ }} a comma ends the value: put it in quotes, {name}: {quote}{whole}{quote}"
+            self._problem(self.source.place(last), message)
+        node.value = node.text = _FOLDED.sub(" ", text[first:end])
+        node._stop, node._raw_length = _pair(event.end_mark), len(node.text)
+        return True
 
     def _refuse(self, event: Any, node: Node) -> None:
         place = self._place(event.start_mark)
@@ -431,6 +459,8 @@ class _Builder:
 
     def _explain(self, error: yaml.MarkedYAMLError) -> None:
         """The parser's complaint in plain words."""
+        if self._levels and (cut := self._levels[-1].cut) is not None and _open(cut):
+            raise _Stop  # it complains of the pieces of a value that is told already
         mark = error.problem_mark or error.context_mark
         place = self._place(mark) if mark else Place(self.source.file, 1, 1)
         text, at = self.source.text, self.source.index(place.line, place.column)
@@ -487,6 +517,22 @@ class _Builder:
         else:
             message = f"this is no YAML: {problem}"
         self._stop(place, message)
+
+
+def _open(node: Node) -> bool:
+    """Whether this is plain text in which a parenthesis is not closed."""
+    return isinstance(node.value, str) and not node.style and node.text.count("(") > node.text.count(")")
+
+
+def _meant(text: str, at: int) -> str:
+    """The value that begins there, over the commas in its parentheses; in one line."""
+    depth, end = 0, at
+    for char in text[at : at + 200]:
+        depth += (char == "(") - (char == ")")
+        if char in "{}" or (char == "," and depth <= 0):
+            break
+        end += 1
+    return " ".join(text[at:end].split())
 
 
 def _pair(mark: Any) -> tuple[int, int]:

@@ -286,6 +286,7 @@ def _write_steps(code: Code, steps: Sequence[Mapping[str, Any]]) -> bool:
         try:
             found = plugin.load("steps", kind)
         except plugin.UnknownPlugin as error:
+            code.scope.partial = True
             hint = alike(kind, error.known) or f"; choose from {few(sorted(error.known))}"
             code.mistake(f"no step is called `{kind}`{hint}")
             continue
@@ -298,6 +299,8 @@ def _write_steps(code: Code, steps: Sequence[Mapping[str, Any]]) -> bool:
         options, mistakes = read(found.options, value, code.at)
         code.mistakes += mistakes
         code.misread = bool(mistakes)
+        if options is None and getattr(found.build, "names_fields", False):
+            code.scope.partial = True
         if options is not None:
             found.build(options).write(code)
             code.end_step(value)

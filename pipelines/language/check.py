@@ -68,6 +68,7 @@ class Scope:
         self.used: set[Path] = set()  # fields
         self.asked: set[str] = set()  # built-in names
         self.there: frozenset[Path] = frozenset()
+        self.partial = False  # a step that names fields has a mistake: one that is not known here may be one of its
 
     def find(self, path: Path) -> tuple[Path, Value] | None:
         """The field that `path` names: as it stands, or without the word `payload` in front."""
@@ -258,6 +259,8 @@ class _Checker:
     def field(self, node: Field) -> Value:
         found = self.scope.find(node.path)
         if found is None:
+            if self.scope.partial:
+                return _NOTHING
             written = write_path(node.path)
             if len(node.path) == 1 and (written in FUNCTIONS or written in _AGGREGATES):
                 return self.wrong(node, f"`{written}` is a function; write {_WRITES.get(written, written + '(…)')}")

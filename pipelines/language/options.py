@@ -16,6 +16,9 @@ S = TypeVar("S", bound=msgspec.Struct)
 _AT = re.compile(r" - at `(?:key in )?\$(.*)`$", re.DOTALL)
 
 
+_ASSIGNED = re.compile(r"\s*(\w+)\s*=(?!=)\s*([^,]*\S)\s*")  # what others write for a map of one
+
+
 class Expression(str):
     """An option that is an expression of the language. A bare number or true in YAML is one, too."""
 
@@ -61,6 +64,11 @@ def read(kind: type[S], value: object, where: Where) -> tuple[S | None, list[Mis
 
 
 def _convert(kind: Any, value: object, where: Where) -> tuple[Any, list[Mistake]]:
+    named = get_args(kind)[0] if get_origin(kind) is Annotated else kind
+    if named == dict[str, Expression] and isinstance(value, Mapping):
+        read_values = {str(name): _convert(Expression, one, (*where, str(name))) for name, one in value.items()}
+        wrong = [mistake for _, mistakes in read_values.values() for mistake in mistakes]
+        return {name: expression for name, (expression, _) in read_values.items()}, wrong
     if isinstance(value, list) and (struct := _listed(kind)) is not None:
         items = [read(struct, item, (*where, i)) for i, item in enumerate(value)]
         return [item for item, _ in items], [mistake for _, mistakes in items for mistake in mistakes]
@@ -78,6 +86,8 @@ def _convert(kind: Any, value: object, where: Where) -> tuple[Any, list[Mistake]
             choices = ", ".join(map(str, get_args(kind)))
             return None, [Mistake(where, f"{str(value)!r} is none of its values; choose from {choices}")]
         example = _example(kind) if text.startswith("Expected") else ""
+        if isinstance(value, str) and named == dict[str, Expression] and (match := _ASSIGNED.fullmatch(value)):
+            example = f"{{{match[1]}: {match[2]}}}"
         return None, [Mistake(where, _plain(text) + (f"; write `{example}`" if example else ""))]
 
 

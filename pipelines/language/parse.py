@@ -108,7 +108,7 @@ _TOKEN = re.compile(
       | (?P<number>(?:\d+\.\d*|\.\d+|\d+)(?:[eE][+-]?\d+)?)
       | (?P<name>[^\W\d]\w*)
       | (?P<text>'(?:[^'\\\n]|\\.)*'|"(?:[^"\\\n]|\\.)*")
-      | (?P<op>===|!==|//|==|!=|<=|>=|<>|&&|\|\||\*\*|<<|>>|:=|[-+*/%<>(),.=!?:&|^~\[\]{}])""",
+      | (?P<op>===|!==|//|==|!=|<=|>=|=>|=<|<>|&&|\|\||\*\*|<<|>>|:=|[-+*/%<>(),.=!?:&|^~\[\]{}])""",
     re.VERBOSE,
 )
 _NAME = re.compile(r"[^\W\d]\w*")
@@ -135,6 +135,8 @@ _HINTS = {
     ":=": "to name a value, use a `set` step",
     "===": "write `==` instead of `===`",
     "!==": "write `!=` instead of `!==`",
+    "=>": "write `>=` instead of `=>`",
+    "=<": "write `<=` instead of `=<`",
     "<>": "write `!=` instead of `<>`",
     "**": "write pow(a, b) instead of `a ** b`",
     "?": "write `a if condition else b` instead of `condition ? a : b`",
@@ -402,20 +404,24 @@ def _text(token: _Token) -> str:
     return value
 
 
-def _depth(node: Node) -> int:
-    children: tuple[Node, ...] = ()
+def children(node: Node) -> tuple[Node, ...]:
+    """What a node is made of."""
     match node:
         case Unary():
-            children = (node.operand,)
+            return (node.operand,)
         case Binary():
-            children = (node.left, node.right)
+            return (node.left, node.right)
         case Compare() | Logic():
-            children = node.parts
+            return node.parts
         case Choice():
-            children = (node.then, node.test, node.other)
+            return (node.then, node.test, node.other)
         case Call():
-            children = node.args
-    return 1 + max(map(_depth, children), default=0)
+            return node.args
+    return ()
+
+
+def _depth(node: Node) -> int:
+    return 1 + max(map(_depth, children(node)), default=0)
 
 
 def _unexpected(token: _Token) -> Wrong:
