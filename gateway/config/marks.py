@@ -319,7 +319,7 @@ class _Builder:
         if level:
             self._put(level, node)
         if opens:
-            self._levels.append(_Level(node, name, bool(event.flow_style)))
+            self._levels.append(_Level(node, name, bool(getattr(event, "flow_style", False))))
             if len(self._levels) > MAX_DEPTH:
                 self._stop(Place(self.source.file, *start), f"nested more than {MAX_DEPTH} deep; flatten it")
             return None
@@ -361,8 +361,11 @@ class _Builder:
         """Whether this "key" is the rest of the value before it, as in `{c: round(v, 1)}`. That is told, and the value
         read as it was meant, so that nobody complains of its pieces.
         """
-        name, node = next(reversed(level.node.value.items()), ("", None))
-        if node is None or not _open(node):
+        if not level.node.value:
+            return False
+        name: str = next(reversed(level.node.value))
+        node: Node = level.node.value[name]
+        if not _open(node):
             return False
         text, end = self.source.text, self.source.index(*_pair(event.end_mark))
         first, last = self.source.index(*node._start), self.source.index(*node._stop)
