@@ -3,6 +3,7 @@ read.
 """
 
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
@@ -11,7 +12,7 @@ from gateway.errors import ConfigError
 from gateway.health import Component
 from gateway.outlook import Lag, Outlook
 from gateway.outlook import Running as Judged
-from gateway.record import DEAD_LETTERS, Batch, Gap, Record
+from gateway.record import DEAD_LETTERS, Batch, Gap, Record, sizes
 from gateway.status.dead import dead_letters
 from gateway.status.server import NoStream
 
@@ -209,11 +210,13 @@ class Report:
 
     # -- records -------------------------------------------------------------------------------------------------------
 
-    async def records(self, stream: str, first: int, limit: int) -> tuple[list[Record | Gap], int]:
+    async def records(
+        self, stream: str, first: int, limit: int, room: int | None = None
+    ) -> tuple[list[Record | Gap], int]:
         self._known(stream)
         items: list[Record | Gap] = []
         at = max(first, 0)
-        while len(items) < limit:
+        while len(items) < limit and (room is None or room > 0):
             found = await self._daemon.read(stream, at, limit - len(items))
             if found is None:
                 break
@@ -221,6 +224,11 @@ class Report:
                 items.append(found)
                 at = found.last + 1
             else:
+                if room is not None:
+                    filled = sizes(found.values)
+                    fit = bisect_left(filled, room) + 1
+                    found = found.slice(found.first, found.first + fit)
+                    room -= filled[len(found) - 1]
                 items += found.records()
                 at = found.next
         return items, at

@@ -192,7 +192,7 @@ def application(source: Source, login: Login | None = None) -> Starlette:
             first = await source.seek(stream, parse_time(request.query_params["time"]))
         else:
             first = _number(request, "from", 0, (1 << 63) - 1, 0)
-        items, after = await source.records(stream, first, limit)
+        items, after = await source.records(stream, first, limit, MOST_BYTES)
         lines: list[bytes] = []
         room = MOST_BYTES
         for item in items:

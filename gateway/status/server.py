@@ -45,8 +45,12 @@ class Source(Protocol):
         """The last column of the history."""
         ...
 
-    async def records(self, stream: str, first: int, limit: int) -> tuple[list[Record | Gap], int]:
-        """Durable records and gaps from `first` on, at most `limit`, and where to go on. Raises NoStream."""
+    async def records(
+        self, stream: str, first: int, limit: int, room: int | None = None
+    ) -> tuple[list[Record | Gap], int]:
+        """Durable records and gaps from `first` on, at most `limit`, and where to go on; where `room` is given, no more
+        than are needed to have that many bytes of payloads, and always one. Raises NoStream.
+        """
         ...
 
     def end(self, stream: str) -> int:

@@ -134,7 +134,7 @@ class FakeSource:
             raise NoStream(stream)
         return items[-1].offset + 1
 
-    async def records(self, stream, first, limit):
+    async def records(self, stream, first, limit, room=None):
         if self.hold is not None:
             await self.hold.wait()
         items = {"boiler": self.items, "large": self.large}.get(stream)
