@@ -220,6 +220,7 @@ class Program(Protocol):
     )  # where a reader without a position starts: "earliest" | "latest" | ns since 1970, or below zero: ns ago
     signature: str  # of the definition; a snapshot taken under another signature is not restored
     tests: "Sequence[Case]"  # its own
+    doubts: "Sequence[Mistake]"  # what is legal, and yet may not be what was meant
 
     def run(self, batch: Batch, out: Outputs) -> None:
         """Process records of one input, in order. A record's failure is emitted as a dead letter, never raised."""

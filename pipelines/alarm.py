@@ -15,14 +15,14 @@ not given, when `raise_when` is not. Each is one record of `to`. The record that
 """
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
 from gateway.plugin import Outputs, Plugin
 from gateway.quantity import Duration
 from pipelines.language import TIME, Code, Deadlines, Expression, Keyed, Value
-from pipelines.language.parse import INT_MAX, Field, Wrong, parse, write_path
+from pipelines.language.parse import INT_MAX, Compare, Field, Literal, Unary, Wrong, parse, write_path
 from pipelines.language.runtime import text_of_time
 
 NEWEST, SINCE, TOLD, SHOWN = 1, 2, 3, 4  # places in what is kept of a key
@@ -112,6 +112,9 @@ class Alarm:
             code.write(f"{hot} = {raised}", "raise_when")
             return hot
         cleared = code.condition(self.options.clear_when, "clear_when")
+        if (limit := _both(self.options.raise_when, self.options.clear_when)) is not None:
+            message = "what raises the alarm would clear it at once: `raise_when` and `clear_when` are true together"
+            code.doubt(f"{message}; write for example `clear_when: {limit}`", "clear_when")
         with code.block(f"if {kept} is None or {kept}[{TOLD}] is None:"):
             code.write(f"{hot} = {raised}", "raise_when")
         with code.block("else:"):
@@ -141,6 +144,49 @@ class Alarm:
             else:
                 found[name] = code.value_of(node, text, "with", i)
         return found
+
+
+class _Limit(NamedTuple):
+    """A condition that compares a field with a number."""
+
+    field: str
+    op: str
+    number: float
+    text: str  # of the number
+
+
+def _limit(text: str) -> _Limit | None:
+    """`c > -15` and `-15 < c` alike; None where a condition is anything else."""
+    try:
+        node = parse(text)
+    except Wrong:
+        return None
+    if not isinstance(node, Compare) or len(node.parts) != 2 or node.ops[0] not in _TURNED:
+        return None
+    (left, right), op = node.parts, node.ops[0]
+    if isinstance(right, Field):
+        left, right, op = right, left, _TURNED[op]
+    number = right.operand if isinstance(right, Unary) and right.op == "-" else right
+    if not isinstance(left, Field) or not isinstance(number, Literal) or isinstance(number.value, str | bool):
+        return None
+    value = -number.value if number is not right else number.value
+    return _Limit(write_path(left.path), op, value, text[right.at : right.end])
+
+
+def _both(raised: str, cleared: str) -> str | None:
+    """Where both can be true of one number: a `clear_when` with which they cannot."""
+    up, down = _limit(raised), _limit(cleared)
+    if up is None or down is None or up.field != down.field:
+        return None
+    apart = up.number - down.number if up.op[0] == ">" else down.number - up.number  # how far clearing lies behind
+    meet = up.op[1:] == down.op[1:] == "="  # both are true at their limit
+    if up.op[0] != down.op[0] and (apart > 0 or (apart == 0 and not meet)):
+        return None
+    behind = down if apart > 0 else up
+    return f"{up.field} {_TURNED[up.op[0]]} {behind.text}"
+
+
+_TURNED = {"<": ">", ">": "<", "<=": ">=", ">=": "<="}
 
 
 class Alarms(Keyed):

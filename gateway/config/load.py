@@ -430,6 +430,8 @@ class _Loader:
                 wires[name] = Wires(node, *written, None)
             else:
                 wires[name] = Wires(node, result.inputs, result.outputs, result)
+                for doubt in result.doubts:
+                    self._read.warning(node.find(doubt.path).place, (*path, *doubt.path), str(doubt))
                 self._fed.update(
                     (stream, None)
                     for stream in result.outputs

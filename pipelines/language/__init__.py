@@ -144,7 +144,7 @@ def compile_pipeline(
     program = Pipeline(
         name, inputs, every_output, start, signature, source, steps, progress, clock_told, code.states, code.held
     )
-    program.tests = tests
+    program.tests, program.doubts = tests, code.doubts
     for stage in code.stages:
         program.counts.update(dict.fromkeys(stage.counted, 0))
     namespace.update(counts=program.counts, failed=program.failed, row_failed=program.row_failed)

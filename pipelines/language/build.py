@@ -86,6 +86,7 @@ class Code:
         self.at: Where = ()
         self.misread = False  # some of the step's options are wrong, and are taken as their defaults
         self.mistakes: list[Mistake] = []
+        self.doubts: list[Mistake] = []
         self.namespace: dict[str, Any] = dict(NAMESPACE)
         self.states: list[State] = []
         self.held: list[Held] = []  # of each state: which step holds it, and when another definition may take it over
@@ -367,6 +368,10 @@ class Code:
     def mistake(self, message: str, *where: str | int, offset: int = 0) -> None:
         """Note what the user should correct, at `where` in the step's options."""
         self.mistakes.append(Mistake((*self.at, *where), message, offset))
+
+    def doubt(self, message: str, *where: str | int) -> None:
+        """Note what is legal, and yet may not be what was meant: `tidegate check` warns of it."""
+        self.doubts.append(Mistake((*self.at, *where), message))
 
     def wrong(self, mistakes: Sequence[Wrong], *where: str | int) -> None:
         for wrong in mistakes:

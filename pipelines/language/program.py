@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from gateway.errors import NoRecord
-from gateway.plugin import Case, Outputs
+from gateway.plugin import Case, Mistake, Outputs
 from gateway.record import DEAD_LETTERS, Batch, Record, dead_letter
 from pipelines.language.build import Held, State
 from pipelines.language.progress import Progress
@@ -40,6 +40,7 @@ class Pipeline:
         self.states, self.held = states, held
         self._empty = [msgspec.msgpack.encode(state.save()) for state in states]
         self.tests: Sequence[Case] = ()
+        self.doubts: Sequence[Mistake] = ()
         self.entries: dict[str, Entry] = {}  # input -> the function that takes its batches
         self.counts: dict[str, int] = {"dead": 0}
 
