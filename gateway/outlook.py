@@ -140,6 +140,7 @@ class Outlook:
                 dead_ago_s=ago["dead"],
                 lost=daemon.intake.lost,
                 lost_ago_s=ago["lost"],
+                raised=sum(entry.program.stats().get("raised", 0) for entry in daemon.config.pipelines.values()),
                 refused=len(daemon.problems),
             )
         )

@@ -15,6 +15,7 @@ from gateway.outlook import Running as Judged
 from gateway.record import DEAD_LETTERS, Batch, Gap, Record, sizes
 from gateway.status.dead import dead_letters
 from gateway.status.server import NoStream
+from gateway.summary import alarms
 
 DEAD_LOOK = 500  # dead letters that are looked at for one answer …
 DEAD_BYTES = 2 << 20  # … and about how many bytes of them
@@ -161,18 +162,23 @@ class Report:
         lags: dict[str, int] = {}
         for row in readers:
             lags[row["reader"]] = lags.get(row["reader"], 0) + row["lag"]
-        return [
-            {
-                "name": name,
-                "inputs": list(entry.program.inputs),
-                "outputs": list(entry.program.outputs),
-                "rate": self.outlook.rate(f"pipeline:{name}", derived.get(name, 0)),
-                "lag": lags.get(f"pipeline:{name}", 0),
-                **self._state(f"pipeline:{name}"),
-                **entry.program.stats(),
-            }
-            for name, entry in self._daemon.config.pipelines.items()
-        ]
+        rows = []
+        for name, entry in self._daemon.config.pipelines.items():
+            state, stats = self._state(f"pipeline:{name}"), entry.program.stats()
+            if stats.get("raised"):
+                state["detail"] = "; ".join(filter(None, [alarms(stats["raised"]), state["detail"]]))
+            rows.append(
+                {
+                    "name": name,
+                    "inputs": list(entry.program.inputs),
+                    "outputs": list(entry.program.outputs),
+                    "rate": self.outlook.rate(f"pipeline:{name}", derived.get(name, 0)),
+                    "lag": lags.get(f"pipeline:{name}", 0),
+                    **state,
+                    **stats,
+                }
+            )
+        return rows
 
     def pipelines(self) -> dict[str, Any]:
         return {

@@ -50,6 +50,7 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     dead_ago_s: float | None = None
     lost: Mapping[str, int] = {}  # stream -> records gone before everyone had them, since the start
     lost_ago_s: float | None = None
+    raised: int = 0  # alarms that pipelines have raised: news from the sensors, no trouble of the gateway
     refused: int = 0  # mistakes for which the last reload was refused
 
 
@@ -87,6 +88,13 @@ def _clauses(figures: Figures) -> Iterator[tuple[Level, str]]:
         recent = figures.dead_ago_s is not None and figures.dead_ago_s < NEWS_S
         yield "attention" if recent else "ok", f"{_count(figures.dead, 'dead letter')} since the start (tidegate dead)"
     yield from _delivery(figures.sinks)
+    if figures.raised:
+        yield "ok", alarms(figures.raised)
+
+
+def alarms(raised: int) -> str:
+    """How many are raised now, in words."""
+    return f"{_count(raised, 'alarm')} raised"
 
 
 def _lost(figures: Figures) -> Iterator[tuple[Level, str]]:

@@ -31,7 +31,18 @@ from gateway.cli._layout import (
 from gateway.record import DEAD_LETTERS
 
 LOOK_S = 2.0  # between two looks of --watch
-NO_COUNTERS = ("name", "inputs", "outputs", "lag", "rate", "state", "detail", "since", "restarts")  # of a pipeline
+NO_COUNTERS = (
+    "name",
+    "inputs",
+    "outputs",
+    "lag",
+    "rate",
+    "state",
+    "detail",
+    "since",
+    "restarts",
+    "raised",
+)  # of a pipeline
 
 
 @click.command()

@@ -59,7 +59,7 @@ class BucketOptions(msgspec.Struct, **frozen):
 
 
 class Compiled:
-    start, signature, tests = "earliest", "", ()
+    start, signature, tests, doubts = "earliest", "", (), ()
 
     def __init__(self, name: str, inputs: Sequence[str], outputs: Sequence[str]) -> None:
         self.name, self.inputs, self.outputs = name, tuple(inputs), (*outputs, "_dead")
