@@ -250,6 +250,10 @@ class Program(Protocol):
         """Have these steps forget what they hold."""
         ...
 
+    def caught_up(self) -> None:
+        """What was run up to here had been run before: stats() count from now on."""
+        ...
+
     def stats(self) -> Mapping[str, int]:
         """Counters for the status: keys held, windows open, late, evicted, …"""
         ...

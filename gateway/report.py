@@ -204,7 +204,7 @@ class Report:
         oldest = [time for name in daemon.log.streams() if (time := daemon.log.oldest_time(name)) is not None]
         room = self.outlook.room_s()
         return {
-            "path": daemon.config.log.path,
+            "path": str(daemon.config.log.path),
             "bytes": figures["log_bytes"],
             "limit_bytes": int(daemon.config.log.size),
             "device_bytes": figures["device_bytes"],

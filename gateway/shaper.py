@@ -124,6 +124,7 @@ class Shaper:
                     program.clear(empty)  # what they made of those records went nowhere, so they have not seen them
                     log_.warning("pipeline %s", _told_of_change(name, empty))
                     fresh[name] = self._snapshot(lane)
+            program.caught_up()
             self._board.up(f"pipeline:{name}")
         return fresh
 

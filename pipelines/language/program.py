@@ -14,6 +14,8 @@ from pipelines.language.runtime import reason
 
 Entry = Callable[[Batch, Outputs], None]
 
+AMOUNTS = frozenset({"keys", "windows", "raised", "remembered"})  # of stats(): what is held now; all else is counted
+
 
 class Pipeline:
     """gateway.plugin.Program. Built once per load, by compile_pipeline."""
@@ -38,6 +40,7 @@ class Pipeline:
         self.steps = steps  # line of it -> the step it was written by
         self.progress, self.clock = progress, clock  # `clock` says in words what time it is that progresses
         self.states, self.held = states, held
+        self._before: Mapping[str, int] = {}  # what was counted while records were run again
         self._empty = [msgspec.msgpack.encode(state.save()) for state in states]
         self.tests: Sequence[Case] = ()
         self.doubts: Sequence[Mistake] = ()
@@ -93,12 +96,16 @@ class Pipeline:
             if one.step in steps:
                 each.load(msgspec.msgpack.decode(empty))
 
+    def caught_up(self) -> None:
+        self._before = {}
+        self._before = {name: n for name, n in self.stats().items() if name not in AMOUNTS}
+
     def stats(self) -> Mapping[str, int]:
         found = dict(self.counts)
         for state in self.states:
             for counter, n in state.stats().items():
                 found[counter] = found.get(counter, 0) + n
-        return found
+        return {name: n - self._before.get(name, 0) for name, n in found.items()}
 
     def failed(self, error: Exception, batch: Batch, at: int, out: Outputs) -> None:
         """The record at this index of the batch could not be processed, or is none."""

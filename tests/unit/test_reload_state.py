@@ -274,3 +274,14 @@ def test_raised_alarms_that_an_edit_forgets_are_told(tmp_path):
         "warm changed; starting empty: steps[0].alarm; 2 raised alarms are forgotten and will not be told as cleared"
     )
     house.log.close()
+
+
+def test_what_is_run_again_at_a_start_is_not_counted_again(house):
+    house.record("in", b"garbage", key="a")
+    house.turn()
+    house.commit()
+    assert house.shaper.lanes[0].program.stats()["dead"] == 1
+    house.kill()
+    stats = house.shaper.lanes[0].program.stats()
+    assert stats["dead"] == 0
+    assert stats["keys"] == 1, "what is held is told as it is"
