@@ -54,7 +54,9 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except ConfigError as error:
-            click.echo(str(error), err=True)
+            from gateway.cli._config import refusal
+
+            click.echo(refusal(error), err=True)
             ctx.exit(EXIT_CONFIG)
 
 

@@ -20,7 +20,7 @@ from urllib.parse import quote, urlencode
 import click
 
 from gateway.cli import EXIT_CONFIG
-from gateway.cli._config import USUAL_CONFIG, config_option
+from gateway.cli._config import USUAL_CONFIG, config_option, overlooked, start_it
 from gateway.cli._layout import safe
 
 USUAL_ADDRESS = "127.0.0.1:8765"
@@ -117,10 +117,13 @@ class _SocketConnection(http.client.HTTPConnection):
 
 
 class Client:
-    """Asks one gateway through the first door that opens. `denied` says why the control socket is none of them."""
+    """Asks one gateway through the first door that opens.
 
-    def __init__(self, doors: Sequence[Door], denied: str = "", timeout_s: float = TIMEOUT_S) -> None:
-        self._doors, self._denied, self._timeout_s = doors, denied, timeout_s
+    `denied` says why the control socket is none of them, `remedy` what to try if none opens.
+    """
+
+    def __init__(self, doors: Sequence[Door], denied: str = "", timeout_s: float = TIMEOUT_S, remedy: str = "") -> None:
+        self._doors, self._denied, self._timeout_s, self._remedy = doors, denied, timeout_s, remedy
 
     @classmethod
     def of(
@@ -132,8 +135,9 @@ class Client:
             if scheme not in ("", "http", "https"):
                 raise click.UsageError(f"{url!r} is no address; write it like http://127.0.0.1:8765")
             token = None if token_file is None else _token(token_file)
-            return cls([Door(rest.rstrip("/"), "--url", is_tls=scheme == "https", token=token)], timeout_s=timeout_s)
-        return cls(*_doors(_told(path), path, token_file), timeout_s)
+            door = Door(rest.rstrip("/"), "--url", is_tls=scheme == "https", token=token)
+            return cls([door], timeout_s=timeout_s, remedy="Is the gateway running there, and is its address right?")
+        return cls(*_doors(_told(path), path, token_file), timeout_s, _remedy(path))
 
     def get(self, *path: str, **query: object) -> Any:
         """The JSON under /api/v1/."""
@@ -221,11 +225,8 @@ class Client:
         lines = [*failed, *([self._denied] if self._denied else [])]
         if not lines:
             lines = ["there is no control socket: the gateway does not run, or has its log elsewhere"]
-        if not self._denied:
-            lines.append(
-                "Is the gateway running? Try: systemctl status tidegate. Does it serve its status elsewhere? "
-                "Say where with --config or --url."
-            )
+        if self._remedy and not self._denied:
+            lines.append(self._remedy)
         return "\n".join(lines)
 
     def _words(self, door: Door, status: int, body: bytes) -> str:
@@ -297,6 +298,16 @@ def _told(path: str) -> _Told:
     )
 
 
+def _remedy(path: str) -> str:
+    """What to try where the gateway of this configuration does not answer."""
+    elsewhere = "Does it serve its status elsewhere? Say where with --config or --url."
+    if path == USUAL_CONFIG and os.path.exists(path):
+        return f"Is the gateway running? Try: systemctl status tidegate. {elsewhere}"
+    if path == USUAL_CONFIG:
+        return overlooked(path) or f"There is no {path} either. {elsewhere}"
+    return f"Is the gateway running? Start it: {start_it(path)}. {elsewhere}"
+
+
 def _doors(told: _Told, path: str, token_file: str | None) -> tuple[list[Door], str]:
     """Every way to a gateway of this configuration, and why the control socket is none of them."""
     doors: list[Door] = []
@@ -322,7 +333,7 @@ def _doors(told: _Told, path: str, token_file: str | None) -> tuple[list[Door], 
     if not doors and not denied:
         raise Away(
             f"{path} turns the status address off (gateway.status), and there is no control socket {control}: "
-            "the gateway does not run. Try: systemctl status tidegate"
+            f"the gateway does not run. Start it: {start_it(path)}"
         )
     return doors, denied
 

@@ -6,7 +6,7 @@ import click
 from click.core import ParameterSource
 
 from gateway.cli import EXIT_CONFIG
-from gateway.cli._config import config_option
+from gateway.cli._config import config_option, refusal
 from gateway.cli._layout import show_json
 
 
@@ -35,7 +35,7 @@ def command(ctx: click.Context, file: str | None, path: str, as_json: bool) -> N
             problems = [problem._asdict() for problem in error.problems]
             show_json({"ok": False, "problems": problems})
         else:
-            click.echo(str(error))
+            click.echo(refusal(error))
         sys.exit(EXIT_CONFIG)
     counts = {kind: len(getattr(config, kind)) for kind in ("drivers", "streams", "pipelines", "sinks")}
     if as_json:

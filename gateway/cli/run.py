@@ -4,11 +4,12 @@ import sys
 
 import click
 
+from gateway.cli import EXIT_CONFIG
+from gateway.cli._config import config_option, refusal
+
 
 @click.command()
-@click.option(
-    "--config", "-c", "path", envvar="TIDEGATE_CONFIG", default="/etc/tidegate/tidegate.yaml", show_default=True
-)
+@config_option
 @click.option(
     "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", show_default=True
 )
@@ -24,12 +25,11 @@ def command(path: str, log_level: str) -> None:
         config = load(path)
         serve(config)
     except ConfigError as error:
-        for problem in error.problems:
-            click.echo(str(problem), err=True)
-        sys.exit(78)
+        click.echo(refusal(error), err=True)
+        sys.exit(EXIT_CONFIG)
     except LogTooNew as error:
         click.echo(f"{error}", err=True)
-        sys.exit(78)
+        sys.exit(EXIT_CONFIG)
     except OSError as error:
         click.echo(f"{error}; choose another address with `gateway: {{status: …}}`", err=True)
         sys.exit(1)

@@ -219,7 +219,7 @@ def test_reload_without_a_gateway_says_what_to_try_and_whether_the_file_is_right
     gateway = GatewayProcess(tmp_path, CONFIG, far=free_port())
     found = tidegate(gateway, "reload")
     assert found.returncode == 1
-    assert "systemctl status tidegate" in found.stderr
+    assert f"Start it: tidegate run -c {gateway.config}" in found.stderr
     gateway.config.write_text(gateway.config.read_text().replace("rate: 40", "rate: 0"))
     found = tidegate(gateway, "reload")
     assert found.returncode == 78

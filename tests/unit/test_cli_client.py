@@ -19,7 +19,7 @@ import pytest
 from click.testing import CliRunner
 from status_rig import Server
 
-from gateway.cli import _client, lag, status
+from gateway.cli import _client, _config, lag, main, status
 from gateway.cli._client import Client
 from gateway.status import web
 
@@ -123,7 +123,23 @@ def test_a_socket_that_was_left_behind_leads_to_the_address(tmp_path, config):
     assert result.exit_code == 1
     assert "control (from" in result.output
     assert "Connection refused" in result.output
-    assert "systemctl status tidegate" in result.output
+    assert "Start it: tidegate run -c " in result.output
+    assert "systemctl" not in result.output
+
+
+def test_a_configuration_in_the_current_folder_is_pointed_at_where_the_usual_one_is_not_there(tmp_path, monkeypatch):
+    usual = str(tmp_path / "etc" / "tidegate.yaml")
+    monkeypatch.setattr(_config, "USUAL_CONFIG", usual)
+    monkeypatch.setattr(_client, "USUAL_CONFIG", usual)
+    monkeypatch.chdir(tmp_path)
+    hint = "There is a tidegate.yaml here: add `-c tidegate.yaml`, or `export TIDEGATE_CONFIG=$PWD/tidegate.yaml`."
+    commands = ("check", "test", "run", "lag")
+    for command in commands:
+        assert hint not in CliRunner().invoke(main, [command, "-c", usual]).output
+    (tmp_path / "tidegate.yaml").write_text("gateway: {id: g}\n")
+    for command in commands:
+        assert hint in CliRunner().invoke(main, [command, "-c", usual]).output
+    assert hint not in CliRunner().invoke(main, ["check", "-c", "other.yaml"]).output
 
 
 def test_only_the_control_socket_is_told_to_do_something(tmp_path, config):

@@ -259,7 +259,7 @@ def test_a_gateway_that_does_not_run_is_said_with_the_address_that_was_tried(com
         result = CliRunner().invoke(command.command, ["--url", f"127.0.0.1:{port}"])
     assert result.exit_code == 1
     assert f"nothing answers at 127.0.0.1:{port} (from --url): Connection refused" in result.output
-    assert "systemctl status tidegate" in result.output
+    assert "Is the gateway running there, and is its address right?" in result.output
 
 
 def test_something_else_on_the_port_is_no_traceback():
