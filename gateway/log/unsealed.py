@@ -1,6 +1,7 @@
 """What only the journal holds, beside records: places, ticks, delivery ids, new gaps. It goes to SQLite at turnover."""
 
 from array import array
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 
 from gateway.log.journal import Marks, Tick
@@ -10,15 +11,14 @@ from gateway.plugin import Remembered
 from gateway.record import Gap, fingerprints
 
 REMEMBERED = 16384  # delivery ids kept per source: what a source may deliver again after a crash
-CARRIED = 4096  # of their records, and
-CARRIED_BYTES = 1 << 20  # their payloads, that are kept as they are; beyond that, as fingerprints
+CARRIED_BYTES = 2 << 20  # of their payloads that are kept as they are; beyond that, as fingerprints
 
 
 class _Carried:
     """Records with delivery ids, as they came."""
 
     def __init__(self) -> None:
-        self.records: list[tuple[array[int], Sequence[str], Sequence[bytes]]] = []
+        self.records: deque[tuple[array[int], Sequence[str], Sequence[bytes]]] = deque()
         self.count = 0
         self.size = 0  # payload bytes
 
@@ -26,6 +26,10 @@ class _Carried:
         self.records.append((ids, keys, values))
         self.count += len(ids)
         self.size += sum(map(len, values))
+        while self.count - len(self.records[0][0]) >= REMEMBERED:
+            gone, _, values = self.records.popleft()
+            self.count -= len(gone)
+            self.size -= sum(map(len, values))
 
 
 class Unsealed:
@@ -66,8 +70,9 @@ class Unsealed:
         new = array("H", marks.ids)
         carried = self._carried.setdefault(marks.source, _Carried())
         carried.add(new, keys[: len(new)], values[: len(new)])
-        # To keep them as they came costs nothing, but must not keep large payloads from leaving memory.
-        if carried.count > CARRIED or carried.size > CARRIED_BYTES:
+        # Most are replaced before anyone asks, so fingerprints are only taken of what a turnover or a restart finds,
+        # and where payloads are large.
+        if carried.size > CARRIED_BYTES:
             self._fingerprint(marks.source)
 
     def _fingerprint(self, source: str) -> None:

@@ -17,14 +17,14 @@ Until the second one can be made, the first reads of a resumed session must be h
 
 How much can come again. A broker should never have more under way than our Receive Maximum, but mosquitto 2.0 has as
 much as it likes: while it has a backlog, every acknowledgement lets up to a whole window out (eclipse-mosquitto #2301).
-So as many messages are remembered as are safe to: half the ids, since an id that comes back as a new message must have
-been forgotten by then. And everything is sent again in the order it was sent first, before anything new: behind the
+So many more are remembered, but a quarter of the ids only: when an id comes back as a new message, the old one must be
+forgotten. And everything is sent again in the order it was sent first, before anything new: behind the
 newest message that we have, and behind one without DUP, there are no repeats.
 """
 
 from array import array
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import compress
 from typing import Any, NamedTuple
 
@@ -32,10 +32,9 @@ from gateway.plugin import Remembered
 from gateway.record import fingerprint, fingerprints
 
 LAST_ID = 65535
-MEMORY = LAST_ID // 2  # messages
+MEMORY = 16384  # messages
 RUN = 8  # consecutive ids in a row that make a habit
-MOST = 4096  # received messages, and
-MOST_BYTES = 1 << 20  # their bytes, that are kept as they are; beyond that, as fingerprints
+MOST_BYTES = 2 << 20  # of received messages that are kept as they are; beyond that, as fingerprints
 
 
 class _Read(NamedTuple):
@@ -71,7 +70,7 @@ class Session:
         """A connection was made; `present`: the broker still has our session."""
         self._known, self._since, self._run = {}, 0, 0
         if present:
-            self._fold(0, 0)
+            self._fold(0)
             self._known = dict(zip(self._ids, self._prints, strict=True))
             self._end = self._newest
         else:
@@ -122,8 +121,10 @@ class Session:
         self._reads.append(_Read(ids, keys, values, size))
         self._count += len(ids)
         self._size += size
-        if self._count > MOST or self._size > MOST_BYTES:
-            self._fold(MOST // 2, MOST_BYTES // 2)
+        while self._count - len(self._reads[0].ids) >= MEMORY:  # most are forgotten before anyone compares them
+            self._shift()
+        if self._size > MOST_BYTES:
+            self._fold(MOST_BYTES // 2)
 
     def observe(self, ids: Sequence[int]) -> None:
         """Ids of messages with QoS 1, in the order they came."""
@@ -137,15 +138,25 @@ class Session:
             if self._run >= RUN and packet_id > self._receive_maximum:
                 self.cycling = True
 
-    def _fold(self, most: int, most_bytes: int) -> None:
+    def _shift(self) -> _Read:
+        read = self._reads.popleft()
+        self._count -= len(read.ids)
+        self._size -= read.size
+        return read
+
+    def _fold(self, most_bytes: int) -> None:
         """Keep the newest reads only as they came; of the others, what tells their messages apart."""
-        while self._reads and (self._count > most or self._size > most_bytes):
-            ids, keys, values, size = self._reads.popleft()
-            self._count -= len(ids)
-            self._size -= size
-            prints: Iterable[int] = fingerprints(keys, values)
-            if 0 in ids:  # QoS 0 among them
-                prints, ids = compress(prints, ids), list(filter(None, ids))
-            self._ids.extend(ids)
-            self._prints.extend(prints)
+        ids: list[int] = []
+        keys: list[str] = []
+        values: list[bytes] = []
+        while self._size > most_bytes:
+            read = self._shift()
+            ids += read.ids
+            keys += read.keys
+            values += read.values
+        prints = fingerprints(keys, values)  # of many reads at once: most keys are in all of them
+        if 0 in ids:  # QoS 0 among them
+            prints, ids = compress(prints, ids), list(filter(None, ids))
+        self._ids.extend(ids)
+        self._prints.extend(prints)
         del self._ids[:-MEMORY], self._prints[:-MEMORY]
