@@ -40,7 +40,7 @@ class State(Protocol):
         ...
 
 
-LANGUAGE = 3  # raised when the same definition may come to mean something else, or keep its state differently
+LANGUAGE = 4  # raised when the same definition may come to mean something else, or keep its state differently
 
 
 class Held(NamedTuple):

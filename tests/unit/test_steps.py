@@ -1,6 +1,8 @@
 """The steps that remember and the one that sorts, one promise per test. That batches and restarts change nothing is tested
 in tests/contract and tests/property."""
 
+import random
+
 import pytest
 from shaping import NOON, Event, Out, S, mistakes, program, run
 
@@ -100,6 +102,36 @@ def test_a_throttle_is_kept_per_key():
 def test_a_throttle_thins_what_a_device_kept_while_it_was_away_and_does_not_lose_it_as_a_whole():
     readings = [(1000, -1), *[(s, s) for s in range(0, 60, 5)]]
     assert passed({"throttle": {"every": "20s"}}, readings)[0] == [-1, 0, 20, 40]
+    backwards = [(1000, -1), *[(s, s) for s in range(55, -1, -5)]]
+    assert passed({"throttle": {"every": "20s"}}, backwards)[0] == [-1, 55, 35, 15]
+    twice = {"throttle": {"every": "20s", "n": 2}}
+    assert passed(twice, readings)[0] == [-1, 0, 5, 20, 25, 40, 45]
+
+
+def test_old_and_new_records_that_alternate_do_not_let_one_another_through_a_throttle():
+    seconds = range(100)
+    two = [(at, at) for s in seconds for at in (5000 + s, s)]
+    assert passed({"throttle": {"every": "20s"}}, two)[0] == [at for s in range(0, 100, 20) for at in (5000 + s, s)]
+    three = [(at, at) for s in seconds for at in (5000 + s, s, 1000 + s)]
+    found, made = passed({"throttle": {"every": "20s"}}, three)
+    assert [at for at in found if at >= 5000] == list(range(5000, 5100, 20))
+    assert len(found) <= 3 * 5 + 2
+    assert made.stats()["throttled"] == 300 - len(found)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_whatever_comes_two_that_a_throttle_lets_through_in_one_span_are_so_far_apart(seed):
+    draw = random.Random(seed)
+    readings = [(at, at) for at in (draw.choice((9000, 5000, 0)) + draw.randrange(300) for _ in range(2000))]
+    found, _ = passed({"throttle": {"every": "20s"}}, readings)
+    newest, older = found[0], []
+    for at in found[1:]:
+        if at > newest:
+            assert at - newest >= 20
+            newest, older = at, older[-1:]
+        else:
+            assert all(abs(at - one) >= 20 for one in [newest, *older])
+            older.append(at)
 
 
 # dedupe
