@@ -31,18 +31,8 @@ from gateway.cli._layout import (
 from gateway.record import DEAD_LETTERS
 
 LOOK_S = 2.0  # between two looks of --watch
-NO_COUNTERS = (
-    "name",
-    "inputs",
-    "outputs",
-    "lag",
-    "rate",
-    "state",
-    "detail",
-    "since",
-    "restarts",
-    "raised",
-)  # of a pipeline
+# what a pipeline says of itself beside its counters, and `raised`, which its detail has in words
+NO_COUNTERS = ("name", "inputs", "outputs", "lag", "rate", "state", "detail", "since", "restarts", "raised")
 
 
 @click.command()

@@ -19,6 +19,7 @@ GET /api/v1/status
      "loss_window_records": n, "viewers": n,
      "config": {"files": […], "loaded": ns, "reloads": n,
                 "problems": [{"file", "line", "column", "path", "message"}, …]}}
+    A pipeline whose alarms are raised has their number as `raised`, and in words in its `detail`.
     Counts are since the start, rates over the last 10 to 20 s. `position` is the first offset that is not finished,
     `device_bytes` what was written since the start, `horizon_s` the age of the oldest record that is kept, `room_s` the
     time until the log must forget, at the rate of the last hour (null: not known, or it does not grow),

@@ -123,6 +123,28 @@ def test_it_says_how_it_is_in_words_with_a_sign_and_a_level(look, gateway):
     assert page.text("#also") == "pump away for 3 min; 7 dead letters since the start"
 
 
+def test_raised_alarms_are_told_where_they_are_and_nothing_is_in_trouble(look, gateway):
+    page = look()
+    gateway.status = greenhouse(sentence="Everything delivered; 3 alarms raised")
+    gateway.status["pipelines"][0] |= {"raised": 3, "detail": "3 alarms raised"}
+    gateway.push()
+    page.wait_for_selector(".pipeline .words:text-is('3 alarms raised')")
+    assert page.text("#also") == "3 alarms raised"
+    assert page.text("#level") == "All well"
+
+
+def test_before_anything_is_known_nothing_is_full(look, gateway):
+    page = look()
+    page.route("**/api/**", lambda route: None)  # never answered
+    page.reload()
+    page.wait_for_selector(".gauge")
+    assert page.locator(".gauge span").evaluate("bar => bar.clientWidth") <= 2
+    assert page.text("#sentence") == "Waiting for the gateway"
+    top = page.locator("#tide .near").first.evaluate("water => water.getBoundingClientRect().top")
+    ground = page.locator("#tide .post").evaluate("post => post.getBoundingClientRect().bottom")
+    assert top >= ground - 10  # px
+
+
 def test_the_flow_is_drawn_as_it_is(look, gateway):
     page = look()
     columns = page.eval_on_selector_all(

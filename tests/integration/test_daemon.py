@@ -233,8 +233,11 @@ def test_an_alarm_of_a_sensor_that_fell_silent_is_raised_by_time_and_outlives_a_
         wait_for(lambda: gateway.get("/readyz")[0] == 200)
         publish(near.port, [("plant/a", b'{"v":9}'), ("plant/b", b'{"v":1}')])
         wait_for(lambda: gateway.metric("tidegate_pipeline_alarms") == 1)
-        (pipeline,) = gateway.json("/api/v1/status")["pipelines"]
+        status = gateway.json("/api/v1/status")
+        (pipeline,) = status["pipelines"]
         assert (pipeline["alarms"], pipeline["raised"], pipeline["unrouted"]) == (1, 1, 2)
+        assert pipeline["detail"] == "1 alarm raised"
+        assert status["sentence"].endswith("; 1 alarm raised")
         records = []
         while not records:
             records = gateway.json("/api/v1/streams/alarms/records")["records"]
@@ -247,4 +250,6 @@ def test_an_alarm_of_a_sensor_that_fell_silent_is_raised_by_time_and_outlives_a_
         while len(records) < 2:
             records = gateway.json("/api/v1/streams/alarms/records")["records"]
         assert [r["v"]["state"] for r in records] == ["raised", "cleared"]
+        status = gateway.json("/api/v1/status")
+        assert (status["pipelines"][0]["detail"], "raised" in status["sentence"]) == ("", False)
         assert records[0]["v"]["since"] == records[1]["v"]["since"]

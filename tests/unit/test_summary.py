@@ -19,6 +19,12 @@ def test_all_is_well():
     assert said() == ("ok", "Everything recorded, no sink is configured")
 
 
+def test_raised_alarms_are_told_and_change_no_level():
+    assert said(sinks=[sink()], raised=3) == ("ok", "Everything delivered; 3 alarms raised")
+    away = sink(state="waiting", since_s=90)
+    assert said(sinks=[away], raised=1) == ("attention", "Cloud unreachable for 1 min, nothing waits; 1 alarm raised")
+
+
 def test_what_its_batch_has_not_been_cut_for_yet_is_not_late():
     assert said(sinks=[sink(lag=40, oldest_s=9, batch_s=10)]) == ("ok", "Everything delivered")
     assert said(sinks=[sink(lag=1204, oldest_s=65, batch_s=10)]) == ("ok", "Delivering, 1,204 readings under way")

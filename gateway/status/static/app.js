@@ -91,7 +91,7 @@ function showLine(state, heard) {
 function drawTide(box) {
 	const wave = `M-80 0${"q10 -5 20 0t20 0".repeat(12)}V200H-80Z`;
 	const level = (y, ...layers) => svg("g.level", { transform: `translate(0 ${y})` }, layers.map((what) => svg(`path.${what}`, { d: wave })));
-	const basin = level(80, "far", "near"), side = { width: 149, height: 104 };
+	const basin = level(104, "far", "near"), side = { width: 149, height: 104 };
 	const picture = svg("svg", { viewBox: "0 16 260 90", role: "img" }, svg("svg", side, basin), svg("svg", { x: 151, ...side }, level(88, "near")),
 		svg("path.post", { d: "M0 104H260M150 22V34M136 22H164" }), svg("path.leaf", { d: "M150 34V96" }));
 	const caption = el("p.soft");

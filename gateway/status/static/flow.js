@@ -156,7 +156,7 @@ export class Flow {
 			row.dead > 0 && many(row.dead, "dead letter"), row.bad_frames > 0 && many(row.bad_frames, "bad frame"), row.lost > 0 && `${number(row.lost)} lost`,
 			row.priority === "urgent" && "urgent",
 		].filter(Boolean).join(" · ");
-		const words = row.state && row.state !== "up" ? visible([stateOf(row.state), row.detail].filter(Boolean).join(": "), 240) : kind === "pipeline" ? visible(row.detail, 240) : "";
+		const words = visible(row.state && row.state !== "up" ? [stateOf(row.state), row.detail].filter(Boolean).join(": ") : kind === "pipeline" ? row.detail : "", 240);
 		const to = this.model.edges.filter(([from]) => from === id).map(([, target]) => visible(this.model.nodes.get(target).name, 40));
 		put("rate", rate(row.rate));
 		put("waits", waits);
