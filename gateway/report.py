@@ -252,7 +252,8 @@ class Report:
         newest: list[Record] = []
         size = 0
         stop = daemon.log.durable(DEAD_LETTERS) if DEAD_LETTERS in daemon.log.streams() else 0
-        oldest = max(daemon.log.oldest(DEAD_LETTERS), stop - DEAD_LOOK) if stop else 0
+        kept = stop - daemon.log.oldest(DEAD_LETTERS) if stop else 0
+        oldest = stop - min(kept, DEAD_LOOK)
         while stop > oldest and size < DEAD_BYTES:
             first = max(stop - DEAD_CHUNK, oldest)
             items, _ = await self.records(DEAD_LETTERS, first, stop - first)
@@ -263,6 +264,7 @@ class Report:
         return {
             "total": int(daemon.metrics.value("dead_total")),
             "suppressed": int(daemon.metrics.value("dead_suppressed_total")),
+            "kept": kept,
             **dead_letters(newest, limit),
         }
 

@@ -29,14 +29,23 @@ class Kept(msgspec.Struct):
     v: Whole
 
 
+class What(click.Choice[str]):
+    """`list`, `show`, or the offset that is to be shown."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        return value if str(value).isdecimal() else super().convert(value, param, ctx)
+
+
 @click.command()
-@click.argument("what", metavar="[list|show OFFSET]", type=click.Choice(["list", "show"]), default="list")
+@click.argument("what", metavar="[list|[show] OFFSET]", type=What(["list", "show"]), default="list")
 @click.argument("at", metavar="", type=click.IntRange(0), required=False)
 @click.option("--limit", type=click.IntRange(1, 200), default=20, show_default=True, help="How many of the newest.")
 @click.option("--json", "as_json", is_flag=True, help="As the gateway says it, for programs.")
 @asks_gateway
 def command(what: str, at: int | None, limit: int, as_json: bool, client: Client) -> None:
     """List what could not be processed or delivered: by reason, and the newest; or show all of the one at OFFSET."""
+    if what.isdecimal() and at is None:
+        what, at = "show", int(what)
     if (what == "show") != (at is not None):
         raise click.UsageError("write `tidegate dead`, or `tidegate dead show OFFSET` with an offset of that list")
     if at is not None:
@@ -53,7 +62,7 @@ def describe(found: dict[str, Any]) -> list[Block]:
     """The answer of /api/v1/dead for people."""
     if not found["records"]:
         return [Line("no dead letters", "ok")]
-    told = f"{plural(found['total'], 'dead letter')} since the start"
+    told = f"{plural(found['kept'], 'dead letter')} kept, {found['total']:,} came since the start"
     if found["suppressed"]:
         told += f"; of {found['suppressed']:,} only the number was kept: there were too many alike"
     return [

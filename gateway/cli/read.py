@@ -5,7 +5,6 @@ import json
 import re
 import time
 from collections.abc import Iterator
-from datetime import datetime
 from typing import Any
 
 import click
@@ -13,7 +12,7 @@ import click
 from gateway.cli._client import Client, asks_gateway
 from gateway.cli._layout import json_line, local_time, safe
 from gateway.cli._names import complete_stream
-from gateway.quantity import Duration
+from gateway.cli._times import moment, time_of
 
 PAGE = 1000
 USUAL = 100
@@ -23,6 +22,7 @@ LOOK_S = 0.5  # between two looks for news
 @click.command()
 @click.argument("stream", shell_complete=complete_stream)
 @click.option("--from", "start", metavar="OFFSET|TIME|-1h", help="Where to begin; the oldest record unless told.")
+@click.option("--since", metavar="1h|TIME", help="Where to begin: how long ago, or when.")
 @click.option("--until", "end", metavar="OFFSET|TIME|-1h", help="Where to end: before the first record there.")
 @click.option(
     "--limit",
@@ -30,17 +30,22 @@ LOOK_S = 0.5  # between two looks for news
     help=f"How many records; {USUAL} unless told, without end when following or with --until.",
 )
 @click.option("--key", metavar="GLOB", help="Only records whose key matches, like 'site/*/temp'.")
-@click.option("--follow", "-f", is_flag=True, help="Stay, and show records as they come; from now on unless --from.")
+@click.option("--follow", "-f", is_flag=True, help="Stay, and show records as they come; from now on unless told.")
 @click.option("--json", "as_json", is_flag=True, help="Records as lines of JSON, as they go to a sink.")
 @asks_gateway
 def command(
-    stream: str, start: str | None, end: str | None, limit: int | None, key: str | None, follow: bool, as_json: bool,
-    client: Client,
+    stream: str, start: str | None, since: str | None, end: str | None, limit: int | None, key: str | None,
+    follow: bool, as_json: bool, client: Client,
 ) -> None:  # fmt: skip
     """Show records of a stream: offset, time, key, value. Finding none is no error, and said on stderr."""
     now = time.time_ns()
     until = place(end, now, "--until") if end is not None else {}
-    begin = _newest(client, stream) if start is None and follow else place("0" if start is None else start, now)
+    if since is not None and start is not None:
+        raise click.UsageError("--since and --from both say where to begin; write one of them")
+    if since is not None:
+        begin = {"time": moment(since, now, "--since")}
+    else:
+        begin = _newest(client, stream) if start is None and follow else place("0" if start is None else start, now)
     left = limit if limit is not None else (None if follow or end is not None else USUAL)
     shown = 0
     try:
@@ -62,7 +67,9 @@ def command(
                 break
         if not shown:
             sought = "".join(
-                f" {word} {text}" for word, text in (("from", start), ("until", end)) if text is not None
+                f" {word} {text}"
+                for word, text in (("from", start), ("since", since), ("until", end))
+                if text is not None
             ) + (f" with a key like {key!r}" if key else "")
             click.echo(f"nothing found: {stream} has no record{sought}", err=True)
     except KeyboardInterrupt:
@@ -94,14 +101,12 @@ def _beyond(item: dict[str, Any], until: dict[str, int]) -> bool:
 
 
 def place(text: str, now: int, option: str = "--from") -> dict[str, int]:
-    """`1234`, `-1h`, or a time as people write it (of this machine's zone unless it says) as a query of the API."""
+    """`1234`, `-1h`, or a time as people write it, as a query of the API."""
     if re.fullmatch(r"\d{1,18}", text):
         return {"from": int(text)}
     try:
-        if text.startswith("-"):
-            return {"time": now - Duration.parse(text[1:]).ns}
-        return {"time": round(datetime.fromisoformat(text).astimezone().timestamp() * 1_000_000) * 1000}
-    except (ValueError, OverflowError):
+        return {"time": time_of(text, now)}
+    except ValueError:
         raise click.BadParameter(
             f"{text!r} is no place; write an offset (1234), a time (2026-11-23T19:30), or how long ago (-1h)",
             param_hint=option,

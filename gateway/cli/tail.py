@@ -8,10 +8,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import click
+from click.core import ParameterSource
 
 from gateway.cli._client import Away, Client, asks_gateway
 from gateway.cli._layout import json_line, plural, safe, short_time, width_of
 from gateway.cli._names import complete_stream
+from gateway.cli._times import moment
 from gateway.cli.read import value_text
 
 LOOK_S = 0.5  # between two looks for news
@@ -37,12 +39,15 @@ class Seen(NamedTuple):
     "-n", "--lines", "count", type=click.IntRange(0, PAGE), default=10, show_default=True,
     help="How many of the newest records of each stream to begin with.",
 )  # fmt: skip
+@click.option("--since", metavar="1h|TIME", help="Begin so long ago, or then, instead of with the newest ones.")
 @click.option("--no-follow", is_flag=True, help="Only the newest ones; do not stay.")
 @click.option("--json", "as_json", is_flag=True, help="Lines of JSON as they go to a sink, with the stream as `s`.")
 @asks_gateway
+@click.pass_context
 def command(
-    streams: Sequence[str], key: str | None, count: int, no_follow: bool, as_json: bool, client: Client
-) -> None:
+    ctx: click.Context, streams: Sequence[str], key: str | None, count: int, since: str | None, no_follow: bool,
+    as_json: bool, client: Client,
+) -> None:  # fmt: skip
     """Show the newest records of STREAMS, oldest first, and then what comes, until ctrl-c.
 
     Several streams are told apart by their names and merged by time. What is gone is told as a gap. If the gateway
@@ -50,8 +55,14 @@ def command(
     """
     tail = Tail(client, list(dict.fromkeys(streams)), key)
     room = max(map(width_of, tail.streams)) if len(tail.streams) > 1 else 0
+    if since is not None and ctx.get_parameter_source("count") is ParameterSource.COMMANDLINE:
+        raise click.UsageError("--since and --lines both say where to begin; write one of them")
+    begin = None if since is None else moment(since, time.time_ns(), "--since")
     try:
-        _print(tail.newest(count), room, as_json)
+        found = tail.newest(count) if begin is None else tail.since(begin)
+        _print(found, room, as_json)
+        if not found and not no_follow:
+            click.echo(f"-- {_nothing(tail.streams, key, since)}; waiting for news, ctrl-c ends it", err=True)
         while not no_follow:
             time.sleep(LOOK_S)
             _print(tail.news(), room, as_json)
@@ -84,6 +95,17 @@ class Tail:
                 of_stream = [*self._read(stream, start, stop), *of_stream]
                 stop = start
             found += of_stream[-count:] if count else []
+        return sorted(found, key=lambda seen: seen.time)
+
+    def since(self, time_ns: int) -> list[Seen]:
+        """All from the first record of each stream at or after a time on. Raises click's errors, as above."""
+        rows = {row["name"]: row for row in self._client.get("streams")["streams"]}
+        found: list[Seen] = []
+        for stream in self.streams:
+            lines, after = self._client.records(stream, limit=1, time=time_ns)
+            item: dict[str, Any] = json.loads(lines[0]) if lines else {"o": after}
+            self._at[stream] = item["gap"][0] if "gap" in item else item["o"]
+            found += self._news_of(stream, max(self._at[stream], rows[stream]["next"]))
         return sorted(found, key=lambda seen: seen.time)
 
     def news(self) -> list[Seen]:
@@ -135,6 +157,11 @@ class Tail:
                         continue
                     newest = item["t"]
                 yield Seen(newest, stream, line, item)
+
+
+def _nothing(streams: Sequence[str], key: str | None, since: str | None) -> str:
+    like = f" with a key like {key!r}" if key is not None else ""
+    return f"nothing of {safe(', '.join(streams))}{like} {f'since {since}' if since is not None else 'yet'}"
 
 
 def _print(found: Sequence[Seen], room: int, as_json: bool) -> None:

@@ -1,16 +1,15 @@
 """`tidegate try`: run a pipeline, as it is written now, over what the log holds; nothing is recorded."""
 
-import re
 import sys
 import time
 from collections.abc import Iterator
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from gateway.cli._config import config_option
 from gateway.cli._names import complete_pipeline
+from gateway.cli._times import moment
 from gateway.quantity import Duration
 
 if TYPE_CHECKING:
@@ -73,18 +72,6 @@ def command(
     else:
         print_blocks([*blocks(result), *closing(result, time.monotonic() - began)])
     sys.exit(1 if differs(result) else 0)
-
-
-def moment(text: str, now: int, option: str) -> int:
-    """`1h` (ago), or a time as people write it, of this machine's zone unless it says; ns since 1970."""
-    try:
-        if re.fullmatch(r"-?[\d.]+\s*[a-z]+", text):
-            return now - Duration.parse(text.removeprefix("-")).ns
-        return round(datetime.fromisoformat(text).astimezone().timestamp() * 1_000_000) * 1000
-    except (ValueError, OverflowError):
-        raise click.BadParameter(
-            f"{text!r} is no place; write how long ago (1h), or a time (2026-11-23T19:30)", param_hint=option
-        ) from None
 
 
 def span(text: str) -> float:

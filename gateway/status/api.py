@@ -49,12 +49,13 @@ GET /api/v1/history
     64 series, all of one length.
 
 GET /api/v1/dead?limit=1…200
-    {"total": n, "suppressed": n,
+    {"total": n, "suppressed": n, "kept": n,
      "reasons": [{"by", "step", "reason", "count": n, "last": ns}, …],
      "records": [{"offset", "time", "by", "step", "reason", "stream", "source_offset", "key", "value", "raw": "…",
                   "more": n}, …]}
     The newest first, 50 of them unless told. `reasons` counts the newest 500, the most frequent first, alike but for
-    numbers and quoted parts; `suppressed` were counted and not kept, `more` of them for the same reason as this one.
+    numbers and quoted parts; `total` came since the start, `kept` are in the log, `suppressed` were counted and not
+    kept, `more` of them for the same reason as this one.
     `raw` is the payload as it came, what does not print escaped, at most 4 KiB of it; `value` is null where it is
     larger.
 

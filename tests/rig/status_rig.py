@@ -123,7 +123,8 @@ class FakeSource:
         return {"until": NOW, "values": {"in": 1.5, "out": 1.25}}
 
     async def dead(self, limit):
-        return {"total": len(self.letters), "suppressed": 0, **dead_letters(self.letters[::-1], limit)}
+        kept = len(self.letters)
+        return {"total": kept, "suppressed": 0, "kept": kept, **dead_letters(self.letters[::-1], limit)}
 
     async def reload(self):
         return self.reloaded

@@ -23,9 +23,9 @@ def gateway():
     server.source.letters = letters
     read = server.source.records
 
-    async def records(stream, first, limit):
+    async def records(stream, first, limit, size):
         found = [letter for letter in letters if letter.offset >= first][:limit]
-        return (found, first + len(found)) if stream == "_dead" else await read(stream, first, limit)
+        return (found, first + len(found)) if stream == "_dead" else await read(stream, first, limit, size)
 
     server.source.records = records
     yield server
@@ -40,7 +40,7 @@ def test_the_list_has_reasons_with_counts_and_the_newest_first(gateway):
     result = run(gateway)
     assert result.exit_code == 0
     lines = result.output.splitlines()
-    assert lines[0] == "4 dead letters since the start"
+    assert lines[0] == "4 dead letters kept, 4 came since the start"
     reasons = next(line for line in lines if line.startswith("    4  "))
     assert reasons.endswith("pipeline:hot  decode: v is 3")
     listed = [line.split()[0] for line in lines if "boiler 4" in line]
@@ -52,6 +52,7 @@ def test_the_list_has_reasons_with_counts_and_the_newest_first(gateway):
 
 def test_one_is_shown_with_the_bytes_that_came(gateway):
     output = run(gateway, "show", "0").output
+    assert run(gateway, "0").output == output
     assert "why   decode: v is 0\nby    pipeline:hot\n" in output
     assert "from  stream boiler, offset 40, of 20" in output
     assert "key   a\\x1bb\n" in output
@@ -75,7 +76,7 @@ def test_as_json_it_is_what_the_gateway_says(gateway):
 def test_a_letter_that_is_not_there_and_a_question_that_is_none(gateway):
     result = run(gateway, "show", "99")
     assert (result.exit_code, "there is no dead letter at 99" in result.output) == (1, True)
-    for wrong in (("show",), ("3",), ("list", "3"), ("burn", "3")):
+    for wrong in (("show",), ("3", "4"), ("list", "3"), ("burn", "3")):
         assert run(gateway, *wrong).exit_code == 2
 
 

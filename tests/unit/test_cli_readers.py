@@ -164,6 +164,9 @@ def test_read_goes_through_all_pages_and_stops_at_the_limit(gateway):
     assert len(offsets(some)) == read.USUAL
     assert some.stderr == "there is more: go on with --from 200, or say how many with --limit\n"
     assert offsets(run(read, gateway, "boiler", "--from", "1970-01-01T00:00:00.002500+00:00", "--limit", "1")) == [2500]
+    assert offsets(run(read, gateway, "boiler", "--since", "1970-01-01T00:00:00.002598+00:00")) == [2598, 2599]
+    assert "boiler has no record since 1h" in run(read, gateway, "boiler", "--since", "1h").stderr
+    assert "write one of them" in run(read, gateway, "boiler", "--since", "1h", "--from", "0").output
 
 
 def test_read_ends_before_the_place_it_was_told(gateway):

@@ -54,6 +54,35 @@ def test_it_begins_with_the_newest_records_oldest_first(newest):
     assert len(newest("boiler")) == 10
 
 
+def test_it_begins_where_it_is_told(newest):
+    lines = newest("boiler", "--since", "1970-01-01T00:00:00.002597+00:00")
+    assert [line.split()[-1] for line in lines] == ["2597", "2598", "2599"]
+    assert newest("boiler", "--since", "1h") == []
+
+
+def test_a_beginning_that_is_told_twice_or_not_understood_is_usage(gateway):
+    for args, says in ((["-n", "3", "--since", "1h"], "write one of them"), (["--since", "1"], "how long ago (1h)")):
+        result = CliRunner().invoke(tail.command, ["boiler", *args, "--url", f"http://127.0.0.1:{gateway.port}"])
+        assert (result.exit_code, says in result.output) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["--key", "none"], "-- nothing of boiler with a key like 'none' yet; waiting for news, ctrl-c ends it\n"),
+        (["--since", "1h"], "-- nothing of boiler since 1h; waiting for news, ctrl-c ends it\n"),
+        (["-n", "1"], ""),
+    ],
+)
+def test_that_it_waits_is_said_where_there_is_nothing_to_show(gateway, monkeypatch, args, says):
+    def ctrl_c(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tail.time, "sleep", ctrl_c)
+    result = CliRunner().invoke(tail.command, ["boiler", *args, "--url", f"http://127.0.0.1:{gateway.port}"])
+    assert (result.exit_code, result.stderr) == (0, says)
+
+
 def test_several_streams_are_told_apart_and_merged_by_time(newest):
     lines = newest("boiler", "large", "-n", "2")
     assert [(line.split()[0], line.split()[-1]) for line in lines] == [
