@@ -222,9 +222,9 @@ def section_pipeline(quick: bool) -> None:
     """Decode, filter, a 10 s window over 200 keys."""
     import gc
 
+    from gateway.derive import Outputs
     from gateway.plugin import compiler
     from gateway.record import Batch
-    from gateway.shaper import Outputs
 
     definition = {
         "from": "readings",
@@ -334,9 +334,9 @@ def section_steps(quick: bool) -> None:
     import gc
     import random
 
+    from gateway.derive import Outputs
     from gateway.plugin import compiler
     from gateway.record import Batch
-    from gateway.shaper import Outputs
 
     count, rng = 50_000 if quick else 200_000, random.Random(7)
     values = [rng.gauss(25, 8) for _ in range(200)]

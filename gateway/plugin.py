@@ -215,6 +215,7 @@ class Program(Protocol):
     name: str
     inputs: tuple[str, ...]  # streams, in configured order
     outputs: tuple[str, ...]  # every stream it may emit to, dead letters included
+    alarms: frozenset[str]  # those of them that alarms go to
     start: (
         str | int
     )  # where a reader without a position starts: "earliest" | "latest" | ns since 1970, or below zero: ns ago

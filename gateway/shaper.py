@@ -20,6 +20,7 @@ import msgspec
 
 from gateway.clock import Clock
 from gateway.deadletters import DeadLetters
+from gateway.derive import Outputs, next_stretch
 from gateway.health import Board
 from gateway.log import Log, Recovery, Snapshot, Tick
 from gateway.metrics import Metrics
@@ -34,23 +35,6 @@ BLOCK = 8_192  # records fetched from disk at a time
 MOST_PENDING = 2 << 20  # bytes gathered for the coming commit, above which nothing more is derived
 
 ReadAhead = Callable[[str, int, Callable[[Batch | Gap | None], None]], None]
-
-
-class Outputs:
-    """What a run derived, as columns per stream, until the shaper appends it."""
-
-    __slots__ = ("columns",)
-
-    def __init__(self) -> None:
-        self.columns: dict[str, tuple[list[int], list[str], list[bytes]]] = {}
-
-    def emit(self, stream: str, time: int, key: str, value: bytes) -> None:
-        columns = self.columns.get(stream)
-        if columns is None:
-            columns = self.columns[stream] = ([], [], [])
-        columns[0].append(time)
-        columns[1].append(key)
-        columns[2].append(value)
 
 
 class Nothing:
@@ -374,14 +358,12 @@ class Shaper:
             lane.program.run(batch, out)
             lane.at[stream] = batch.next
             return True
-        heads = [(stream, batch) for stream, at in lane.at.items() if (batch := fetch(stream, at)) is not None]
+        heads = [batch for stream, at in lane.at.items() if (batch := fetch(stream, at)) is not None]
         if missing or not heads:
             return False
-        commit = min(batch.commits[0][0] for _, batch in heads)
-        stream, batch = next((s, b) for s, b in heads if b.commits[0][0] == commit)
-        part = batch.slice(batch.first, batch.first + batch.commits[0][1])
+        part = next_stretch(heads)
         lane.program.run(part, out)
-        lane.at[stream] = part.next
+        lane.at[part.stream] = part.next
         return True
 
     def _fetch_block(self, lane: Lane, stream: str, first: int) -> None:

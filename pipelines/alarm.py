@@ -65,7 +65,9 @@ class Alarm:
         told = {"name": options.name, "state": "", "key": "", "since": ""}
         if options.severity is not None:
             told["severity"] = options.severity
-        alarms = Alarms(options.hold.ns, code.max_keys, code.outputs(options.to, "to"), told, shown)
+        streams = code.outputs(options.to, "to")
+        code.alarms.update(streams)
+        alarms = Alarms(options.hold.ns, code.max_keys, streams, told, shown)
         state, key, time = code.state(alarms), code.key, code.stamp
         if options.hold:
             code.timed(alarms.deadlines)

@@ -19,13 +19,13 @@ from urllib.parse import quote, urlencode
 
 import click
 
+from gateway.address import CONTROL, parse_address
 from gateway.cli import EXIT_CONFIG
 from gateway.cli._config import USUAL_CONFIG, config_option, overlooked, start_it
 from gateway.cli._layout import safe
 
 USUAL_ADDRESS = "127.0.0.1:8765"
 USUAL_LOG = "/var/lib/tidegate"
-CONTROL = "control"  # the socket's name in the folder of the log
 LONGEST_PATH = 107  # of a socket, in bytes
 TIMEOUT_S = 10.0
 DOING_S = 120.0  # what something that is to be done may take: a reload waits for receipts, and for a reload before it
@@ -86,8 +86,6 @@ class Door(NamedTuple):
     token: str | None = None
 
     def connection(self, timeout_s: float) -> http.client.HTTPConnection:
-        from gateway.status import parse_address
-
         if self.is_socket:
             return _SocketConnection(self.name, timeout_s)
         if self.is_tls:

@@ -6,7 +6,6 @@ A range of a duration or size is given as `Meta(extra={"ge": …, "le": …})`: 
 each option is for; `tidegate plugins`, the JSON Schema and docs/config.md show them.
 """
 
-import ipaddress
 import re
 from collections.abc import Mapping
 from datetime import datetime
@@ -15,6 +14,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from gateway.address import is_loopback
 from gateway.config.marks import Place
 from gateway.decode import JSON
 from gateway.errors import Problem
@@ -75,14 +75,6 @@ def _moment(text: str, now: int) -> int:
     if moment.tzinfo is None:
         raise ValueError(text)
     return round(moment.timestamp() * 1_000_000) * 1000
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address can be reached from this machine alone."""
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
 
 
 class StatusOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

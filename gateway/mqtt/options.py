@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from gateway.address import is_loopback
 from gateway.plugin import Mistake
 from gateway.quantity import Duration, LocalPath, Secret, Size
 
@@ -74,8 +75,7 @@ class BrokerOptions(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fi
 
     def warnings(self) -> list[Mistake]:
         address = self.address
-        local = address.host == "localhost" or address.host.startswith("127.") or address.host == "::1"
-        if self.password_file is not None and not address.tls and not local:
+        if self.password_file is not None and not address.tls and not is_loopback(address.host):
             told = f"the password travels in the open to {address.host}; write mqtts:// if the broker speaks TLS"
             return [Mistake(("url",), told)]
         return []

@@ -2,6 +2,6 @@
 connection.
 """
 
-from gateway.status.server import NoStream, Source, Status, parse_address
+from gateway.status.server import NoStream, Source, Status
 
-__all__ = ["NoStream", "Source", "Status", "parse_address"]
+__all__ = ["NoStream", "Source", "Status"]

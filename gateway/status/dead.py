@@ -1,19 +1,17 @@
 """The newest dead letters, and why they died: a bounded look at the end of their stream."""
 
 import base64
-import re
 from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
+from gateway.deadletters import pattern
 from gateway.record import Record
 
 MOST_REASONS = 50
 RAW = 4096  # characters of a payload that are shown
 ROOM = 1 << 20  # bytes of keys, values and payloads in one answer
-
-_VARYING = re.compile(r"\d+(?:\.\d+)?|'[^']*'|\"[^\"]*\"")
 
 
 class Letter(msgspec.Struct):
@@ -48,7 +46,7 @@ def dead_letters(newest_first: Sequence[Record], limit: int) -> dict[str, Any]:
             letter = _letter(record.value)
         except (msgspec.DecodeError, UnicodeDecodeError):
             letter = Letter(reason="this letter cannot be read", value=msgspec.Raw(b"null"))
-        group = (letter.by, letter.step, _VARYING.sub("", letter.reason))
+        group = (letter.by, letter.step, pattern(letter.reason))
         row = reasons.get(group)
         if row is None:
             row = {"by": letter.by, "step": letter.step, "reason": letter.reason, "count": 0, "last": record.time}

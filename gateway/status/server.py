@@ -16,14 +16,13 @@ import socket
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
-from gateway.config.model import is_loopback
+from gateway.address import CONTROL, is_loopback, parse_address
 from gateway.quantity import Secret
 from gateway.record import Gap, Record
 
 log_ = logging.getLogger("tidegate.status")
 
 BACKLOG = 64  # connections the kernel holds while nobody accepts
-CONTROL = "control"  # the name of the control socket, in the folder of the log
 
 
 class NoStream(LookupError):
@@ -214,15 +213,3 @@ def control_socket(folder: str) -> socket.socket:
     finally:
         os.close(here)
     return listener
-
-
-def parse_address(text: str) -> tuple[str, int]:
-    """Host and port of `127.0.0.1:8765`, `localhost:8765` or `[::1]:8765`. Raises ValueError."""
-    host, colon, port = text.rpartition(":")
-    if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
-    elif ":" in host:
-        colon = ""
-    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
-        raise ValueError(f"{text!r} is no address; write it like 127.0.0.1:8765 or [::1]:8765")
-    return host, int(port)

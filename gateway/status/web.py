@@ -21,7 +21,7 @@ from uvicorn import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
-from gateway.config.model import is_loopback
+from gateway.address import is_loopback
 from gateway.status.api import application
 from gateway.status.login import Login, address_of
 from gateway.status.server import Door

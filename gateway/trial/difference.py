@@ -4,24 +4,14 @@ Records belong together by key and time; their order among others does not count
 """
 
 from collections import Counter
-from collections.abc import Sequence
 from itertools import islice
 from typing import NamedTuple
+
+from gateway.derive import Columns
 
 MOST_HELD = 20_000  # records of each side that wait for their counterpart
 
 Row = tuple[str, int, bytes]  # key, time (ns), value
-
-
-class Columns(NamedTuple):
-    """Records of one stream, without their offsets."""
-
-    times: Sequence[int]
-    keys: Sequence[str]
-    values: Sequence[bytes]
-
-    def rows(self) -> list[Row]:
-        return list(zip(self.keys, self.times, self.values, strict=True))
 
 
 class Differing(NamedTuple):
@@ -52,7 +42,7 @@ class Difference:
         if not self._held and ours == theirs:
             self.same += len(ours.values)
             return
-        a, b = ours.rows(), theirs.rows()
+        a, b = _rows(ours), _rows(theirs)
         both = set(a) & set(b)
         if both:
             common = Counter(row for row in a if row in both) & Counter(row for row in b if row in both)
@@ -123,3 +113,7 @@ def _without(rows: list[Row], common: Counter[Row]) -> list[Row]:
         else:
             kept.append(row)
     return kept
+
+
+def _rows(columns: Columns) -> list[Row]:
+    return list(zip(columns.keys, columns.times, columns.values, strict=True))

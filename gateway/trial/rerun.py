@@ -7,18 +7,17 @@ it run first, and what comes of them is thrown away.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
 
 import msgspec
 
 from gateway.config import PipelineEntry
 from gateway.deadletters import pattern
+from gateway.derive import Columns, Outputs, next_stretch
 from gateway.errors import TidegateError
 from gateway.log.archive import Archive
-from gateway.plugin import Program
 from gateway.record import DEAD_LETTERS, Batch, Gap
 from gateway.trial.course import Course
-from gateway.trial.difference import Columns, Difference, Differing
+from gateway.trial.difference import Difference, Differing
 
 CHUNK = 4096  # inputs between two comparisons
 MOST_REASONS = 200  # kinds of dead letters, and alarms, told apart
@@ -122,12 +121,12 @@ def rerun(
     stop = {
         stream: archive.next(stream) if high is None else archive.seek_commit(stream, high + 1) for stream in inputs
     }
-    out = _Derived()
+    out = Outputs()
     course = Course(program, out)
     warmed = _warm_up(course, archive, at, since - round(warm_s * 1e9)) if warm_s else 0
     earlier = any(archive.oldest(stream) < at[stream] for stream in inputs)
     out.take()
-    before = dict(program.stats())
+    program.caught_up()
     comparison = _Comparison(entry, archive, low, high, shown, feeders)
     coming = {stream: Input(stream) for stream in program.inputs}
     waiting = 0
@@ -161,11 +160,8 @@ def rerun(
         outputs=list(comparison.outputs.values()),
         dead=sorted(comparison.reasons.values(), key=lambda one: -max(one.count, one.recorded)),
         alarms=list(comparison.alarms.values()),
-        counters={name: n - before.get(name, 0) * (name not in _LEVELS) for name, n in program.stats().items()},
+        counters=dict(program.stats()),
     )
-
-
-_LEVELS = ("keys", "windows", "raised")  # counters that tell how much is held, not how often something happened
 
 
 def _warm_up(course: Course, archive: Archive, until: Mapping[str, int], since: int) -> int:
@@ -200,7 +196,7 @@ def _commits(archive: Archive, streams: Iterable[str], since: int, until: int | 
 def merged(
     archive: Archive, streams: Sequence[str], at: Mapping[str, int], stop: Mapping[str, int]
 ) -> Iterator[Batch | Gap]:
-    """Stretches of several streams in the order in which a pipeline reads them: by commit, then as listed."""
+    """Stretches of several streams, listed as they are configured, in the order in which a pipeline reads them."""
     if len(streams) == 1:
         yield from archive.batches(streams[0], at[streams[0]], stop[streams[0]])
         return
@@ -219,32 +215,11 @@ def merged(
                     heads[stream] = part
         if not heads:
             return
-        stream = min(heads, key=lambda name: (heads[name].commits[0][0], streams.index(name)))
-        batch = heads.pop(stream)
-        middle = batch.first + batch.commits[0][1]
-        yield batch.slice(batch.first, middle)
-        if middle < batch.next:
-            heads[stream] = batch.slice(middle, batch.next)
-
-
-class _Derived:
-    """gateway.plugin.Outputs as columns per stream."""
-
-    def __init__(self) -> None:
-        self._columns: dict[str, tuple[list[int], list[str], list[bytes]]] = {}
-
-    def emit(self, stream: str, time: int, key: str, value: bytes) -> None:
-        columns = self._columns.get(stream)
-        if columns is None:
-            columns = self._columns[stream] = ([], [], [])
-        columns[0].append(time)
-        columns[1].append(key)
-        columns[2].append(value)
-
-    def take(self) -> dict[str, Columns]:
-        """What came since the last time."""
-        taken, self._columns = self._columns, {}
-        return {stream: Columns(*columns) for stream, columns in taken.items()}
+        part = next_stretch([heads[stream] for stream in streams if stream in heads])
+        yield part
+        whole = heads.pop(part.stream)
+        if part.next < whole.next:
+            heads[part.stream] = whole.slice(part.next, whole.next)
 
 
 class _Recorded:
@@ -312,9 +287,8 @@ class _Comparison:
         feeders: Mapping[str, Sequence[str]],
     ) -> None:
         self._name = entry.name
-        program: Program = entry.program
+        self._program = program = entry.program
         self._recorded = {stream: _Recorded(archive, stream, low, high) for stream in program.outputs}
-        self._alarms = _alarm_streams(entry.definition)
         self.outputs = {
             stream: Output(stream, [one for one in feeders.get(stream, ()) if one != f"pipeline {entry.name}"])
             for stream in program.outputs
@@ -341,7 +315,7 @@ class _Comparison:
             output.recorded += len(theirs.values)
             output.recorded_bytes += sum(map(len, theirs.values))
             self._differences[stream].take(ours, theirs)
-            if stream in self._alarms:
+            if stream in self._program.alarms:
                 self._count_alarms(stream, ours, theirs)
 
     def finish(self) -> None:
@@ -384,13 +358,3 @@ class _Comparison:
                 alarm = self.alarms.setdefault((stream, told.name), Alarm(stream, told.name))
                 name = f"{prefix}{told.state}"
                 setattr(alarm, name, getattr(alarm, name) + 1)
-
-
-def _alarm_streams(definition: Mapping[str, Any]) -> set[str]:
-    """The streams that the definition sends alarms to."""
-    found: set[str] = set()
-    for step in definition.get("steps") or ():
-        options = step.get("alarm") if isinstance(step, Mapping) else None
-        to = options.get("to", ()) if isinstance(options, Mapping) else ()
-        found.update([to] if isinstance(to, str) else to)
-    return found

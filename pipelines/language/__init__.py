@@ -144,7 +144,7 @@ def compile_pipeline(
     program = Pipeline(
         name, inputs, every_output, start, signature, source, steps, progress, clock_told, code.states, code.held
     )
-    program.tests, program.doubts = tests, code.doubts
+    program.tests, program.doubts, program.alarms = tests, code.doubts, frozenset(code.alarms)
     for stage in code.stages:
         program.counts.update(dict.fromkeys(stage.counted, 0))
     namespace.update(counts=program.counts, failed=program.failed, row_failed=program.row_failed)

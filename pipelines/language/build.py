@@ -93,6 +93,7 @@ class Code:
         self.waiting: list[Timed] = []
         self.inputs: Sequence[str] = ()
         self.streams: list[str] = []  # outputs, in the order they were named
+        self.alarms: set[str] = set()  # those of them that alarms go to
         self.ended = ""  # why no record is left for a step that follows
         self.rest: str | None = None  # of what leaves the last step where there is no `to:`: see leave()
         self.changed = False  # a field was named: the payload as received no longer says everything

@@ -42,6 +42,7 @@ class Pipeline:
         self.states, self.held = states, held
         self._before: Mapping[str, int] = {}  # what was counted while records were run again
         self._empty = [msgspec.msgpack.encode(state.save()) for state in states]
+        self.alarms: frozenset[str] = frozenset()
         self.tests: Sequence[Case] = ()
         self.doubts: Sequence[Mistake] = ()
         self.entries: dict[str, Entry] = {}  # input -> the function that takes its batches

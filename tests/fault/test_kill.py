@@ -9,9 +9,9 @@ import pytest
 from process import GatewayProcess
 from wire import RecordingProxy
 
+from gateway.derive import Outputs
 from gateway.plugin import compiler
 from gateway.record import Batch
-from gateway.shaper import Outputs
 from gateway.testing import Mosquitto, Receiver, publish
 
 pytestmark = [pytest.mark.fault, pytest.mark.integration]

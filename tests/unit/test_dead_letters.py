@@ -5,6 +5,7 @@ import json
 import msgspec
 import pytest
 
+from gateway.deadletters import pattern
 from gateway.record import Record, dead_letter
 from gateway.status.dead import MOST_REASONS, RAW, dead_letters
 
@@ -48,6 +49,13 @@ def test_reasons_that_differ_in_numbers_and_quoted_parts_are_one():
     answer = shown(records[::-1], limit=3)
     assert [(row["step"], row["count"]) for row in answer["reasons"]] == [("window", 200), ("decode", 100)]
     assert [row["offset"] for row in answer["records"]] == [399, 398, 397]
+
+
+def test_the_answer_calls_alike_what_is_limited_as_alike():
+    reasons = ["no 'it\\'s' at 12:30", "no 'b' at 1,204", 'no "x\\"y" at 7.5']
+    assert len({pattern(reason) for reason in reasons}) == 1
+    answer = shown([letter(i, b"x", reason) for i, reason in enumerate(reasons)])
+    assert [row["count"] for row in answer["reasons"]] == [3]
 
 
 def test_letters_that_stand_for_more_are_counted_as_many():

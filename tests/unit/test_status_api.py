@@ -14,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from status_rig import FakeSource, Server
 
+from gateway.address import parse_address
 from gateway.config import StatusOptions
 from gateway.record import Record, dead_letter
-from gateway.status import Status, api, parse_address, web
+from gateway.status import Status, api, web
 from gateway.status.api import MOST_BYTES, parse_time
 
 

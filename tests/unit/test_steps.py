@@ -494,3 +494,9 @@ def test_where_a_pipeline_ends_is_said_once_and_clearly(steps, to, path, message
     (found,) = mistakes(steps, schema={"v": "float"}, to=to)
     assert found.path == path
     assert message in str(found)
+
+
+def test_a_pipeline_says_which_of_its_outputs_alarms_go_to():
+    steps = [{"alarm": {**HOT, "to": ["alarms", "pager"]}}, {"route": [{"when": "v > 1", "to": "high"}]}]
+    assert program(steps, **EVENT).alarms == {"alarms", "pager"}
+    assert program([{"filter": "v > 1"}], **EVENT).alarms == set()

@@ -14,8 +14,9 @@ from shaping import program
 
 from gateway.cli import main
 from gateway.config import PipelineEntry
+from gateway.derive import Columns
 from gateway.log.archive import Archive
-from gateway.trial.difference import MOST_HELD, Columns, Difference
+from gateway.trial.difference import MOST_HELD, Difference
 from gateway.trial.rerun import NothingRecorded, rerun
 
 S = 1_000_000_000
