@@ -44,7 +44,12 @@ def asks_gateway(command: F) -> F:
         return command(*args, client=Client.of(path, url, token_file), **kwargs)
 
     options = [
-        click.option("--token-file", metavar="PATH", help="The file with the token, where the gateway wants one."),
+        click.option(
+            "--token-file",
+            type=click.Path(),
+            metavar="PATH",
+            help="The file with the token, where the gateway wants one.",
+        ),
         click.option("--url", help="Ask this address instead, like http://127.0.0.1:8765."),
         config_option,
     ]

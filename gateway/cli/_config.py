@@ -16,6 +16,7 @@ config_option = click.option(
     default=USUAL_CONFIG,
     show_default=True,
     show_envvar=True,
+    type=click.Path(),
     metavar="PATH",
     help="The configuration.",
 )

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import click
+    from click.shell_completion import CompletionItem
 
 MOMENT_S = 0.5  # what a gateway gets to answer
+RECIPE = "recipe:"  # before the name of one
 SECTIONS = ("drivers", "pipelines", "sinks")
 
 
@@ -20,12 +22,37 @@ def complete_stream(ctx: "click.Context", param: "click.Parameter", begun: str) 
     return _matching(begun, _streams, ctx, param)
 
 
-def complete_driver(ctx: "click.Context", param: "click.Parameter", begun: str) -> list[str]:
-    return _matching(begun, lambda path: list(_section(path, "drivers")), ctx, param)
+def complete_driver_or_kind(ctx: "click.Context", param: "click.Parameter", begun: str) -> list[str]:
+    """Drivers of the configuration, and the kinds there are of them."""
+    from gateway import plugin
+
+    kinds = [name for name in plugin.names("drivers") if name.startswith(begun)]
+    return list(dict.fromkeys([*_matching(begun, lambda path: list(_section(path, "drivers")), ctx, param), *kinds]))
+
+
+def complete_plugin(ctx: "click.Context", param: "click.Parameter", begun: str) -> list[str]:
+    """Plugins of all families, and recipes."""
+    from gateway import plugin
+
+    named = [name for family in plugin.FAMILIES for name in plugin.names(family)]
+    whole = [f"{family}/{name}" for family in plugin.FAMILIES for name in plugin.names(family) if "/" in begun]
+    found = [*named, *whole, *[f"{RECIPE}{name}" for name in plugin.recipes()]]
+    return [name for name in dict.fromkeys(found) if name.startswith(begun)]
 
 
 def complete_pipeline(ctx: "click.Context", param: "click.Parameter", begun: str) -> list[str]:
     return _matching(begun, lambda path: list(_section(path, "pipelines")), ctx, param)
+
+
+def complete_file_or_pipeline(ctx: "click.Context", param: "click.Parameter", begun: str) -> "list[CompletionItem]":
+    """Pipelines, and what the shell knows of files where a file can stand: as the first word."""
+    from click.shell_completion import CompletionItem
+
+    given: tuple[str, ...] = ctx.params.get(param.name or "") or ()
+    if given and os.path.isfile(given[0]):
+        ctx.params["path"] = given[0]
+    files = [] if given else [CompletionItem(begun, type="file")]  # first, or bash forgets the names
+    return [*files, *[CompletionItem(name) for name in complete_pipeline(ctx, param, begun)]]
 
 
 def _matching(
@@ -79,11 +106,15 @@ def _section(path: str, name: str) -> dict[str, Any]:
     """A section of a configuration and of what it includes, as it is written."""
     import glob
 
+    from gateway import plugin
+
     found: dict[str, Any] = {}
     whole = _plain(path)
     parts = [whole]
     for pattern in whole.get("include") or ():
-        if isinstance(pattern, str):
+        if isinstance(pattern, str) and pattern.startswith(RECIPE):
+            parts += [_plain(str(file)) for name, file in plugin.recipes().items() if pattern == f"{RECIPE}{name}"]
+        elif isinstance(pattern, str):
             parts += [_plain(file) for file in sorted(glob.glob(os.path.join(os.path.dirname(path), pattern)))]
     for part in parts:
         entries = part.get(name)

@@ -7,16 +7,18 @@ from typing import Any
 import click
 
 from gateway.cli._layout import show_json
+from gateway.cli._names import RECIPE, complete_plugin
 
 
 @click.command()
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=complete_plugin)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--markdown", is_flag=True, help="Print the whole reference of the configuration (docs/config.md).")
 def command(name: str | None, as_json: bool, markdown: bool) -> None:
-    """List all plugins, or show the options of NAME.
+    """List all plugins and recipes, or show the options of NAME.
 
-    A name that is in several families can be written with one: drivers/mqtt.
+    A name that is in several families can be written with one: drivers/mqtt. Of a recipe, as recipe:shelly, the whole
+    text is printed, to be included as it is or copied and changed.
     """
     from gateway import plugin
 
@@ -26,6 +28,8 @@ def command(name: str | None, as_json: bool, markdown: bool) -> None:
         click.echo(handbook(), nl=False)
     elif name is None:
         _list(as_json)
+    elif name.startswith(RECIPE):
+        _show_recipe(name.removeprefix(RECIPE), as_json)
     else:
         family, _, wanted = name.rpartition("/")
         if family and family not in plugin.FAMILIES:
@@ -41,6 +45,7 @@ def _list(as_json: bool) -> None:
     from gateway.config.reference import summary
 
     found = {family: {name: summary(family, name) for name in plugin.names(family)} for family in plugin.FAMILIES}
+    found["recipes"] = {f"{RECIPE}{name}": _title(path.read_text("utf-8")) for name, path in plugin.recipes().items()}
     if as_json:
         show_json(found)
         return
@@ -49,6 +54,24 @@ def _list(as_json: bool) -> None:
         click.echo(f"{family}:")
         for name, text in names.items():
             click.echo(f"  {name:<{width}}  {text}")
+
+
+def _title(text: str) -> str:
+    """The first line of a recipe, which says what it is for."""
+    return text.partition("\n")[0].strip("# ")
+
+
+def _show_recipe(name: str, as_json: bool) -> None:
+    from gateway import plugin
+
+    recipes = plugin.recipes()
+    if name not in recipes:
+        raise click.UsageError(f"no recipe is called {name!r}; there are {', '.join(recipes)}")
+    text = recipes[name].read_text("utf-8")
+    if as_json:
+        show_json({"name": f"{RECIPE}{name}", "text": text})
+    else:
+        click.echo(text, nl=False)
 
 
 def _unknown(name: str, families: list[str]) -> None:

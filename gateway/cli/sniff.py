@@ -26,7 +26,7 @@ from gateway.cli._layout import (
     short_time,
     size,
 )
-from gateway.cli._names import complete_driver
+from gateway.cli._names import complete_driver_or_kind
 
 if TYPE_CHECKING:
     import asyncio
@@ -46,7 +46,7 @@ STREAM = "sniffed"  # of a driver that no configuration describes
 
 
 @click.command()
-@click.argument("driver", required=False, shell_complete=complete_driver)
+@click.argument("driver", required=False, shell_complete=complete_driver_or_kind)
 @click.argument("options", nargs=-1, metavar="[OPTION=VALUE]...")
 @config_option
 @click.option("--seconds", type=click.FloatRange(min=0, min_open=True), help="Listen for so long; else until ctrl-c.")

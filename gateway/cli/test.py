@@ -9,13 +9,13 @@ from click.core import ParameterSource
 
 from gateway.cli._config import config_option
 from gateway.cli._layout import safe, show_json
-from gateway.cli._names import complete_pipeline
+from gateway.cli._names import complete_file_or_pipeline
 
 COLOURS = {"-": "red", "+": "red", "!": "yellow", "=": "green"}
 
 
 @click.command()
-@click.argument("what", nargs=-1, metavar="[FILE] [PIPELINE]...", shell_complete=complete_pipeline)
+@click.argument("what", nargs=-1, metavar="[FILE] [PIPELINE]...", shell_complete=complete_file_or_pipeline)
 @config_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_context

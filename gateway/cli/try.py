@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 @click.option(
     "--show", type=click.IntRange(0, 1000), default=5, show_default=True, help="Differing records per stream."
 )
-@click.option("--log", "folder", metavar="FOLDER", help="The log; what the configuration says unless told.")
+@click.option(
+    "--log", "folder", type=click.Path(), metavar="FOLDER", help="The log; what the configuration says unless told."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @config_option
 def command(

@@ -10,12 +10,13 @@ from click.testing import CliRunner
 from status_rig import Server
 
 from gateway.cli import main
+from gateway.plugin import recipes
 
 CONFIGS = Path(__file__).parents[1] / "config"
 
 
-def complete(*words, config="none.yaml"):
-    """The words offered for the last one."""
+def complete(*words, config="none.yaml", kind="plain"):
+    """The words offered for the last one, or what the shell is to complete as the name of a file."""
     environ = os.environ | {
         "COMP_WORDS": " ".join(["tidegate", *words]),
         "COMP_CWORD": str(len(words)),
@@ -25,7 +26,8 @@ def complete(*words, config="none.yaml"):
     code = "from gateway.cli import main; main(prog_name='tidegate')"
     found = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True)
     assert found.stderr == ""
-    return [line.split(",", 1)[1] for line in found.stdout.split()]
+    offered = [line.split(",", 1) for line in found.stdout.split()]
+    return [word for what, word in offered if what == kind]
 
 
 def test_commands_and_options_are_offered():
@@ -49,6 +51,33 @@ def test_streams_of_a_running_gateway_are_asked_for_and_not_offered_twice(tmp_pa
         assert complete("tail", "boiler", "b", config=config) == []
     finally:
         server.stop()
+
+
+def test_plugins_kinds_and_pipelines_of_recipes_are_offered(tmp_path):
+    assert complete("plugins", "sim") == ["simulated"]
+    assert complete("plugins", "sinks/f") == ["sinks/file"]
+    assert complete("plugins", "recipe") == [f"recipe:{name}" for name in recipes()]
+    assert complete("sniff", "mq") == ["mqtt"]
+    config = tmp_path / "tidegate.yaml"
+    config.write_text("include: ['recipe:tasmota']\ndrivers: {mqtter: {driver: simulated, stream: s}}\n")
+    assert complete("sniff", "mq", config=config) == ["mqtter", "mqtt"]
+    assert "tasmota-sensor" in complete("try", "tasmota-s", config=config)
+
+
+@pytest.mark.parametrize(
+    "words", [["check", "ti"], ["tail", "-c", "../ti"], ["read", "x", "--token-file", "ti"], ["test", "ti"]]
+)
+def test_where_a_file_can_stand_the_shell_offers_its_own(words):
+    assert complete(*words, kind="file") == [words[-1]]
+    assert complete(*words) == []
+
+
+def test_a_test_offers_the_pipelines_of_the_file_before_it(tmp_path):
+    file = tmp_path / "some.yaml"
+    file.write_text("pipelines: {here: {from: s}}\n")
+    assert complete("test", str(file), "he") == ["here"]
+    assert complete("test", str(file), "he", kind="file") == []
+    assert complete("test", "he", config=file) == ["here"]
 
 
 @pytest.mark.parametrize("text", [None, "gateway: [", "\tx", "drivers: 3\nstreams: {a\x1b: 1}\npipelines: [1]\n"])

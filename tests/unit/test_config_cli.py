@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from gateway import plugin
 from gateway.cli import main
 
 CONFIGS = Path(__file__).parents[1] / "config"
@@ -95,12 +96,23 @@ def test_usage_errors_exit_with_2_and_say_what_was_meant(tidegate):
     assert tidegate("plugins", "sim").stderr == "there is no plugin 'sim'; did you mean simulated?\n"
 
 
+def test_plugins_prints_a_recipe_as_it_is_included(tidegate, tmp_path):
+    assert "\n  recipe:shelly" in tidegate("plugins").stdout
+    text = tidegate("plugins", "recipe:shelly").stdout
+    assert text == plugin.recipes()["shelly"].read_text()
+    assert json.loads(tidegate("plugins", "recipe:shelly", "--json").stdout) == {"name": "recipe:shelly", "text": text}
+    (tmp_path / "shelly.yaml").write_text(text)
+    assert tidegate("test", str(tmp_path / "shelly.yaml")).exit_code == 0
+    wrong = tidegate("plugins", "recipe:shely")
+    assert (wrong.exit_code, "there are esphome, " in wrong.stderr) == (2, True)
+
+
 def test_plugins_lists_families_and_shows_options(tidegate):
     listed = tidegate("plugins").stdout
     assert "drivers:\n" in listed
     assert "  simulated  " in listed
     told = json.loads(tidegate("plugins", "--json").stdout)
-    assert set(told) == {"drivers", "decoders", "sinks", "steps"}
+    assert set(told) == {"drivers", "decoders", "sinks", "steps", "recipes"}
     shown = tidegate("plugins", "mqtt").stdout
     assert "drivers/mqtt: " in shown
     assert "sinks/mqtt: " in shown
