@@ -423,7 +423,10 @@ class _Loader:
                 for mistake in result:
                     spot = node.find(mistake.path)
                     self._read.problem(spot.at(mistake.offset), (*path, *mistake.path), str(mistake))
-                result = None
+                # What it reads and feeds is known nevertheless if only its tests are wrong.
+                only_tests = all(mistake.path[:1] == ("tests",) for mistake in result)
+                untested = {option: written for option, written in node.plain().items() if option != "tests"}
+                result = compile_pipeline(name, untested, decoders) if only_tests else None
             if result is None:
                 self._perhaps.update((*_all_texts(node), f"{name}.late"))
                 self._unsaid |= not any(_texts_under(node, ("to",)))
