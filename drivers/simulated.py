@@ -56,6 +56,8 @@ class Options(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=T
     sensors: how many there are; they take turns.
     rate: readings per second, all sensors together.
     seed: another number, another fleet.
+    mean: what the value of every sensor is about; without it each has its own, between -5 and 25.
+    swing: how far it goes up and down from there in the course of a day; without it each has its own, 0.5 to 4.
     start: `ts` of the first reading in seconds since 1970, the time of the start unless given; with it, two runs give
         the very same bytes.
     count: stop after so many readings.
@@ -66,6 +68,8 @@ class Options(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=T
     sensors: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 20
     rate: Annotated[float, msgspec.Meta(gt=0, le=1_000_000)] = 10.0
     seed: int = 1
+    mean: Annotated[float, msgspec.Meta(ge=-1e6, le=1e6)] | None = None
+    swing: Annotated[float, msgspec.Meta(ge=0, le=1e6)] | None = None
     start: float | None = None
     count: Annotated[int, msgspec.Meta(ge=0)] | None = None
     faults: Faults = Faults()
@@ -81,11 +85,14 @@ def readings(
     rate: float = 10.0,
     start: float = 1_790_000_000.0,
     faults: Faults | None = None,
+    mean: float | None = None,
+    swing: float | None = None,
 ) -> Iterator[tuple[str, bytes]]:
     """(key, payload) of one reading after the other, for ever. The sequence depends on the arguments alone.
 
     `rate` and `start` only set the event times: `ts` goes up by 1 / rate from `start`. Each sensor follows a daily
-    curve of its own, with noise; `seq` counts per sensor, so a receiver can tell what is missing.
+    curve of its own, with noise: by `swing` up and down about `mean`, where they are given. `seq` counts
+    per sensor, so a receiver can tell what is missing.
     """
     rng = random.Random(seed)
     faults = faults or Faults()
@@ -93,13 +100,15 @@ def readings(
     width = len(str(sensors - 1))
     keys = [f"sim/{n:0{width}}/temp" for n in range(sensors)]
     shapes = [(rng.uniform(-5, 25), rng.uniform(0.5, 4), rng.uniform(0, DAY_S)) for _ in range(sensors)]
+    if mean is not None or swing is not None:  # what is not given stays as the seed has it
+        shapes = [(m if mean is None else mean, s if swing is None else swing, phase) for m, s, phase in shapes]
     delayed: list[tuple[int, str, bytes]] = []
     at = 0
     while True:
         sensor, seq = at % sensors, at // sensors
-        mean, swing, phase = shapes[sensor]
+        middle, height, phase = shapes[sensor]
         ts = start + at / rate
-        v = mean + swing * math.sin((ts + phase) * math.tau / DAY_S) + rng.gauss(0, 0.05)
+        v = middle + height * math.sin((ts + phase) * math.tau / DAY_S) + rng.gauss(0, 0.05)
         reading = keys[sensor], b'{"ts":%.3f,"v":%.2f,"unit":"C","seq":%d}' % (ts, v, seq)
         at += 1
         if not faulty:
@@ -143,7 +152,15 @@ class Simulated:
     async def run(self) -> None:
         options, clock = self._options, self._inlet.clock
         start = clock.now() / 1e9 if options.start is None else options.start
-        self._source = readings(options.seed, options.sensors, rate=options.rate, start=start, faults=options.faults)
+        self._source = readings(
+            options.seed,
+            options.sensors,
+            rate=options.rate,
+            start=start,
+            faults=options.faults,
+            mean=options.mean,
+            swing=options.swing,
+        )
         self._began, self._made = clock.monotonic(), 0
         self._inlet.up(f"{options.sensors} simulated sensors")
         while True:

@@ -9,6 +9,12 @@ from house import FakeInlet
 
 from drivers.simulated import Faults, Options, plugin, readings
 
+GOLDEN = [
+    b'{"ts":1790000000.000,"v":5.70,"unit":"C","seq":0}',
+    b'{"ts":1790000000.050,"v":-3.41,"unit":"C","seq":0}',
+    b'{"ts":1790000000.100,"v":-4.86,"unit":"C","seq":0}',
+]
+
 
 class Hands:
     """A clock that is turned by the test."""
@@ -41,6 +47,21 @@ def test_a_reading_is_about_54_bytes_of_json_and_sensors_take_turns():
     assert decoded[100]["ts"] - decoded[0]["ts"] == pytest.approx(1.0)
     assert all(set(d) == {"ts", "v", "unit", "seq"} for d in decoded)
     assert 48 <= sum(len(value) for _, value in pairs) / 400 <= 58
+
+
+def test_the_readings_of_a_seed_stay_what_they_were():
+    assert [value for _, value in take(3, 7, 40, rate=20)] == GOLDEN
+
+
+def test_a_range_moves_the_values_and_nothing_else():
+    def decoded(**options):
+        return [msgspec.json.decode(value) for _, value in take(2_000, 3, 10, rate=0.02, **options)]
+
+    cold, usual = decoded(mean=-18, swing=5), decoded()
+    values = [d["v"] for d in cold]
+    assert (min(values), max(values)) == (pytest.approx(-23, abs=0.3), pytest.approx(-13, abs=0.3))
+    assert [(d["ts"], d["seq"]) for d in cold] == [(d["ts"], d["seq"]) for d in usual]
+    assert all(abs(d["v"] - 4) < 0.3 for d in decoded(mean=4, swing=0))
 
 
 def test_faults_come_about_as_often_as_asked():
