@@ -31,6 +31,8 @@ class Scene(NamedTuple):
     bytes_each: float  # on the wire, per reading
 
     def delivered(self) -> str:
+        if not self.received:
+            return "nothing yet"
         return f"{self.received:,} in {self.batches} batches, {self.bytes_each:.1f} bytes each"
 
 
@@ -70,7 +72,8 @@ class Lines:
         now = time.monotonic()
         if now - self._shown >= LINE_S:
             self._shown = now
-            waiting = "" if scene.waiting is None else f"{scene.waiting:,} wait; "
+            # where something is amiss, the sentence says how many wait
+            waiting = f"{scene.waiting:,} on the way; " if scene.waiting and scene.level == "ok" else ""
             self.tell(f"    {scene.sentence} ({waiting}delivered: {scene.delivered()})")
 
 

@@ -9,6 +9,7 @@ import http.client
 import importlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -95,6 +96,8 @@ class Story:
         self.table: list[tuple[str, int, str]] = []  # the count, when it is done
         self.linked = True
         self._back_at = 0.0  # monotonic s
+        self._detail = ""  # what the gateway says of the cloud
+        self._next_try = 0.0  # monotonic s: when it connects again, as far as it says so
         self._raised: list[Raised] = []  # alarms that are not at the cloud yet
         self._gateway: subprocess.Popen[bytes] | None = None
         self._told: dict[str, Any] = {}  # the gateway's status
@@ -238,6 +241,8 @@ class Story:
             self._looked = time.monotonic()
             body = self._get("/api/v1/status")
             self._told = json.loads(body) if body is not None else {}
+            if self._told:
+                self._note_next_try(self._told["sinks"][0]["detail"])
         told = self._told
         self.stage.show(
             Scene(
@@ -252,6 +257,17 @@ class Story:
                 bytes_each=self._wire_bytes / max(self._received["readings"], 1),
             )
         )
+
+    def _note_next_try(self, detail: str) -> None:
+        """Note when the gateway connects again; once the link is back, say so: it looks broken until then."""
+        wait = re.search(r"connecting again in (\d+) s", detail)
+        if wait and detail != self._detail:
+            self._next_try = time.monotonic() + int(wait[1])
+        self._detail = detail
+        left = self._next_try - time.monotonic()
+        if self._back_at and left > 1:
+            self._next_try = 0.0  # told once
+            self.stage.tell(f"the gateway, which comes back ever less often, tries again in {left:.0f} s")
 
     def _arrived(self, batch: "Received") -> None:
         """Count a batch; of an alarm, tell how long it took and what it overtook."""
