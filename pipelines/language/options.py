@@ -16,6 +16,7 @@ S = TypeVar("S", bound=msgspec.Struct)
 _AT = re.compile(r" - at `(?:key in )?\$(.*)`$", re.DOTALL)
 
 
+_WORD = re.compile(r"[\w.-]{1,40}")
 _ASSIGNED = re.compile(r"\s*(\w+)\s*=(?!=)\s*([^,]*\S)\s*")  # what others write for a map of one
 
 
@@ -88,6 +89,8 @@ def _convert(kind: Any, value: object, where: Where) -> tuple[Any, list[Mistake]
         example = _example(kind) if text.startswith("Expected") else ""
         if isinstance(value, str) and named == dict[str, Expression] and (match := _ASSIGNED.fullmatch(value)):
             example = f"{{{match[1]}: {match[2]}}}"
+        if not example and isinstance(value, str) and text.startswith("Expected `array`,") and _WORD.fullmatch(value):
+            example = f"[{value}]"
         return None, [Mistake(where, _plain(text) + (f"; write `{example}`" if example else ""))]
 
 

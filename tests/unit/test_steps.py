@@ -449,7 +449,7 @@ def test_a_step_remembers_the_keys_that_came_last_and_counts_those_it_forgets(st
         ({"alarm": {**HOT, "with": ["v + 1"]}}, ("with", 0), "name a value in a `set` step"),
         ({"alarm": {**HOT, "with": ["v", "q"]}}, ("with", 1), "no field `q`"),
         ({"alarm": {**HOT, "with": ["key"]}}, ("with", 0), "an alarm has a `key` of its own"),
-        ({"alarm": {**HOT, "with": "v"}}, "with", "this must be a list, and it is text"),
+        ({"alarm": {**HOT, "with": "v"}}, "with", "this must be a list, and it is text; write `[v]`"),
         ({"alarm": {**HOT, "raise": "v > 1"}}, "raise", "did you mean `raise_when`?"),
         ({"route": []}, None, "there is no case"),
         ({"route": [{"when": "v > 1"}]}, 0, "`to` is missing; write `to: alarms`"),
