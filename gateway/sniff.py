@@ -34,6 +34,7 @@ MOST_REASONS = 50
 TRIED = 500  # payloads that other decoders are tried on
 OTHERS = ("json", "number", "influx", "keyvalue", "text")  # decoders that need no options, the most telling first
 SHOWN = 256  # bytes of a sample
+FEW = 10  # records that came within a second: their pace says nothing
 OTHER_KEYS = "…"  # stands for all keys that are not told apart
 NO_PAYLOAD = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, Malformed)  # what a decoder may raise
 
@@ -60,6 +61,12 @@ class Watcher(Protocol):
     def bad_frame(self, reason: str, sample: bytes, count: int) -> None: ...
 
 
+def rate_of(count: int, span_s: float) -> float | None:
+    """Records per second, of so many from the first to the last one; None where they are too few to tell."""
+    known = span_s > 0 and count > 1 and (count >= FEW or span_s >= 1)
+    return (count - 1) / span_s if known else None
+
+
 class Tally:
     """What came under one key. `first` and `last` are monotonic s, of what is news: not of retained messages."""
 
@@ -73,7 +80,7 @@ class Tally:
     @property
     def per_s(self) -> float | None:
         """Its pace, from its first to its last record; None where that cannot be told yet."""
-        return (self.news - 1) / (self.last - self.first) if self.news > 1 and self.last > self.first else None
+        return rate_of(self.news, self.last - self.first)
 
 
 class Kind(NamedTuple):

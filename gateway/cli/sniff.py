@@ -343,12 +343,15 @@ def drawn(blocks: Sequence[Block]) -> "RenderableType":
 
 
 def _sentence(findings: "Findings") -> str:
+    from gateway.sniff import rate_of
+
     if not findings.count:
         return "nothing yet"
     tallies = findings.tallies.values()
     news, first = sum(tally.news for tally in tallies), min((t.first for t in tallies if t.news), default=0.0)
     span = max((tally.last for tally in tallies if tally.news), default=0.0) - first
-    pace = f" in {duration(span)} ({rate(news / span)})" if news > 1 and span > 0 else ""
+    known = rate_of(news, span)
+    pace = f" in {duration(span)} ({rate(known)})" if known is not None else ""
     parts = [f"{plural(findings.count, 'record')}{pace}", plural(len(tallies), "key")]
     parts.append(f"{size(findings.size / findings.count)} each")
     if findings.count > news:
@@ -417,7 +420,7 @@ def _short(value: bytes) -> str:
 
 
 def proposals(findings: "Findings") -> list[str]:
-    """A part of a pipeline for each kind of payload, to be pasted."""
+    """A pipeline for each kind of payload, to be pasted under a name."""
     kinds = findings.kinds()
     texts = [_proposal(kind, len(kinds) > 1) for kind in kinds[:MOST_KINDS]]
     if len(kinds) > MOST_KINDS:
@@ -433,7 +436,8 @@ def _proposal(kind: "Kind", several: bool) -> str:
     whose = f"of {safe(kind.pattern)}" if several else "that could be read"
     lines = [f"# fits {'all ' if kind.shape.payloads > 1 else 'the '}{plural(kind.shape.payloads, 'payload')} {whose}"]
     lines += [f"# {safe(note)}" for note in proposal.notes]
-    return "\n".join([*lines, f"from: {kind.stream}", proposal.yaml()])
+    rest = f"steps: []\nto: {kind.stream}-checked\n"
+    return "\n".join([*lines, f"from: {kind.stream}", proposal.yaml() + rest])
 
 
 def summary(findings: "Findings") -> dict[str, Any]:

@@ -227,10 +227,12 @@ def test_it_shows_every_record_and_what_does_not_decode_and_proposes_a_schema_th
             "from": "readings",
             "schema": {"ts": "time", "v": "float", "unit": "str"},
             "time": {"event": "ts"},
+            "steps": [],
+            "to": "readings-checked",
         }
         assert kinds[1]["schema"] == {"open": "bool", "battery.mV": "int"}
         assert "of plant/+/door" in out
-        more = {"pipelines": {"a": {**kinds[0], "steps": [], "to": "b"}, "c": {**kinds[1], "steps": [], "to": "d"}}}
+        more = {"pipelines": {"a": kinds[0], "c": kinds[1]}}
         whole = tmp_path / "whole.yaml"
         whole.write_text((tmp_path / "tidegate.yaml").read_text() + yaml.safe_dump(more))
         checked = subprocess.run(

@@ -9,7 +9,7 @@ import pytest
 from gateway.clock import SystemClock
 from gateway.config.model import DriverEntry
 from gateway.decode import JSON, decoding
-from gateway.sniff import MOST_KEYS, MOST_REASONS, SAMPLES, Findings, Kind, Listener, Seen
+from gateway.sniff import MOST_KEYS, MOST_REASONS, SAMPLES, Findings, Kind, Listener, Seen, rate_of
 
 NOW = 1_790_000_000_000_000_000
 
@@ -184,3 +184,11 @@ def test_a_defect_of_a_driver_is_told_and_it_is_started_again_and_all_is_acknowl
     assert ("failed", "ZeroDivisionError: a defect") in told.states
     assert told.states[-1][0] == "up"
     assert len(built[0].acknowledged) >= 2
+
+
+def test_a_pace_is_told_only_of_records_that_are_many_or_far_apart():
+    assert rate_of(2, 0.003) is None
+    assert rate_of(9, 0.9) is None
+    assert rate_of(1, 0.0) is None
+    assert rate_of(2, 4.0) == 0.25
+    assert rate_of(101, 0.5) == 200
