@@ -2,6 +2,7 @@
 
 import os
 
+import process
 import pytest
 
 
@@ -9,3 +10,10 @@ import pytest
 def full() -> bool:
     """TIDEGATE_FULL=1 runs the proofs at the size the release notes quote; without it they take seconds."""
     return os.environ.get("TIDEGATE_FULL") == "1"
+
+
+@pytest.fixture(autouse=True)
+def no_gateway_left():
+    """A test that fails in the middle must not leave its gateway to the tests after it."""
+    yield
+    process.end_all()

@@ -25,6 +25,7 @@ def tried(gateway, *args):
     command = [sys.executable, "-m", "gateway", "try", "high", "--json", "-c", str(gateway.config), *args]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode in (0, 1), done.stderr
+    assert done.stdout, done.stderr
     return json.loads(done.stdout)
 
 
@@ -44,6 +45,7 @@ def test_what_the_daemon_records_is_tried_while_it_records_after_a_kill_and_afte
     gateway.start()
     seen = 0
     for _ in range(3):
+        gateway.wait_for_records("readings", seen + 1)
         records, recorded, same, differ = totals(tried(gateway))
         assert (same, differ) == (recorded, 0)
         assert records > seen
@@ -54,6 +56,7 @@ def test_what_the_daemon_records_is_tried_while_it_records_after_a_kill_and_afte
     assert (same, differ) == (recorded, 0)
     assert records >= before["streams"][[one["name"] for one in before["streams"]].index("readings")]["next"]
     gateway.start()
+    gateway.wait_for_records("readings", records + 1)
     totals(tried(gateway))
     assert gateway.stop() == 0
     whole = totals(tried(gateway))

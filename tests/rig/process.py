@@ -11,6 +11,16 @@ from pathlib import Path
 from gateway.cli._client import Client, Door, Refused
 from gateway.testing import free_port
 
+_running: set[subprocess.Popen] = set()  # so that a test that fails leaves none behind
+
+
+def end_all() -> None:
+    """Ends every gateway that a test has left running."""
+    for process in _running:
+        process.kill()
+        process.wait(30)
+    _running.clear()
+
 
 class GatewayProcess:
     """`tidegate run` with a configuration; `{status}`, `{log}` and the keywords given are filled in."""
@@ -33,6 +43,7 @@ class GatewayProcess:
         with self.output.open("ab") as output:
             self._mark = self.output.stat().st_size
             self.process = subprocess.Popen([*self._launcher, str(self.config)], stdout=output, stderr=output)
+        _running.add(self.process)
         if wait:
             self.wait_for_line("ready after")
 
@@ -46,6 +57,15 @@ class GatewayProcess:
                 break
             time.sleep(0.01)
         raise AssertionError(f"{text!r} was not said:\n{self.output.read_text()[-4000:]}")
+
+    def wait_for_records(self, stream: str, next_: int, timeout_s: float = 30) -> None:
+        """Until so many records of a stream are durable, however slow the disk is."""
+        until = time.monotonic() + timeout_s
+        while time.monotonic() < until:
+            if any(one["name"] == stream and one["next"] >= next_ for one in self.json("/api/v1/status")["streams"]):
+                return
+            time.sleep(0.01)
+        raise AssertionError(f"{stream} has not reached {next_}:\n{self.output.read_text()[-4000:]}")
 
     def reload(self) -> list[str] | None:
         """As `tidegate reload` does: what changed, or None where the configuration was refused."""
@@ -63,7 +83,7 @@ class GatewayProcess:
         assert self.process is not None
         self.process.send_signal(signal.SIGKILL)
         self.process.wait(30)
-        self.process = None
+        self._gone()
 
     def stop(self) -> int:
         """The ordered stop; returns the exit code."""
@@ -76,8 +96,12 @@ class GatewayProcess:
             if self.process.poll() is None:
                 self.process.kill()
                 self.process.wait()
-            self.process = None
+            self._gone()
         return code
+
+    def _gone(self) -> None:
+        _running.discard(self.process)
+        self.process = None
 
     def get(self, path: str) -> tuple[int, bytes]:
         connection = http.client.HTTPConnection("127.0.0.1", self.status, timeout=10)
