@@ -140,7 +140,8 @@ def test_reloads_under_a_flood_lose_and_repeat_nothing(tmp_path, full):
         )
         assert sum(row["sum"] for row in sums) == count * (count - 1) // 2
         assert restarts == 0
-        latest = sorted(_delays(receivers["cloud"], sent))
+        # The last second's readings wait out the commit interval, whatever is reloaded: nothing follows that hurries it.
+        latest = sorted(_delays(receivers["cloud"], sent[: -int(RATE)]))
         if full:  # on a machine that does nothing else
             assert latest[-1] <= 1.0
         print(
@@ -175,11 +176,12 @@ def _counted(receiver: Receiver) -> int:
 
 
 def _delays(receiver: Receiver, sent: list[float]):
-    """Seconds from the publishing of each reading to its arrival at the far side."""
+    """Seconds from the publishing of each of these readings to its arrival at the far side."""
     for batch in receiver.batches.values():
         if "/readings/" in batch.id:
             for record in batch.items():
-                yield batch.at - sent[int(record.value[5:-1])]
+                if (n := int(record.value[5:-1])) < len(sent):
+                    yield batch.at - sent[n]
 
 
 def _until(holds, timeout_s: float) -> None:
