@@ -268,6 +268,7 @@ def section_decode(quick: bool) -> None:
     tags, fields = msgspec.defstruct("Tags", [("unit", str)]), msgspec.defstruct("Fields", [("v", float)])
     nested = msgspec.defstruct("Nested", [("timestamp", int), ("tags", tags), ("fields", fields)])
     only_v, text = msgspec.defstruct("V", [("v", float)]), msgspec.defstruct("T", [("v", str)])
+    place = msgspec.defstruct("Place", [("latitude", float), ("longitude", float), ("speed_mps", float)])
     layout = [
         {"name": "ts", "type": "u32"},
         {"name": "v", "type": "i16", "scale": 0.01},
@@ -285,6 +286,7 @@ def section_decode(quick: bool) -> None:
         ),
         "influx": ("influx", nested, b"temp,unit=C v=21.47,seq=12345i 1790000000000000000"),
         "struct": ({"struct": {"order": "big", "layout": layout}}, flat, b"\x6a\xb1\x3b\x80\x08\x63C\0"),
+        "nmea": ("nmea", place, b"$GPRMC,123519,A,4807.038,N,01131.000,E,022.4,084.4,230394,003.1,W*6A"),
         "number": ("number", only_v, b"21.47"),
         "text": ("text", text, b"ON"),
     }

@@ -161,7 +161,8 @@ class Decoder(Protocol):
         """A function from payload to `shape`, a Struct of the fields that somebody wants: nothing else is looked at.
 
         It raises msgspec.DecodeError, UnicodeDecodeError, RecursionError or Malformed for a payload that does not have
-        that shape, NoRecord for one that is not meant to have it, and nothing else.
+        that shape, NoRecord for one that is not meant to have it, and nothing else. Raises Mistake, its path a field of
+        the shape, where no payload can ever have it.
         """
         ...
 

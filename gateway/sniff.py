@@ -32,7 +32,14 @@ MOST_SHAPES = 100  # keys whose payloads are looked at each for itself
 SAMPLES = 5  # of payloads that do not decode, and of bad frames
 MOST_REASONS = 50
 TRIED = 500  # payloads that other decoders are tried on
-OTHERS = ("json", "number", "influx", "keyvalue", "text")  # decoders that need no options, the most telling first
+OTHERS = (
+    "json",
+    "number",
+    "nmea",
+    "influx",
+    "keyvalue",
+    "text",
+)  # decoders that need no options, the most telling first
 SHOWN = 256  # bytes of a sample
 FEW = 10  # records that came within a second: their pace says nothing
 OTHER_KEYS = "…"  # stands for all keys that are not told apart

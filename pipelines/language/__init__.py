@@ -152,7 +152,11 @@ def compile_pipeline(
     for state, number in code.handed:
         state.rows = namespace[f"stage{number}"]
     for i, stream in enumerate(inputs):
-        reader = decode.reader(decoders.get(stream, JSON), namespace["Payload"])
+        try:
+            reader = decode.reader(decoders.get(stream, JSON), namespace["Payload"])
+        except Mistake as mistake:
+            written = next((write_path(path) for path in schema if path[0] == mistake.path[0]), "")
+            return [Mistake(("schema", written), f"stream `{stream}`: {mistake.message}")]
         program.entries[stream] = functools.partial(namespace["stage0"], source=i, decode=reader)
     return program
 

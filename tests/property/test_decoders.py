@@ -31,6 +31,7 @@ DECODERS = {
     "csv": {"csv": {"columns": ["v", "n", "s", "ok"], "skip": ["#"]}},
     "csv ;": {"csv": {"columns": ["v", "n", "s", "ok"], "delimiter": ";", "decimal": "comma", "quote": "'"}},
     "csv blank": {"csv": {"columns": ["v", "n", "s", "ok"], "delimiter": " "}},
+    "nmea lax": {"nmea": {"checksum": "if_there"}},
     "regex": {"regex": {"pattern": r"(?P<v>[^,]*),(?P<n>[^,]*)(?:,(?P<s>.*))?", "match": "search"}},
     "struct": {
         "struct": {
@@ -49,6 +50,7 @@ READERS = {name: reader(decoding(said), Shape) for name, said in DECODERS.items(
 pieces = st.sampled_from([
     b"m", b",", b"=", b" ", b";", b'"', b"'", b"\\", b"\n", b"\r", b"#", b"\0", b"\xff", "é".encode(), b"1", b"-", b".", b"e9", b"1e999",
     b"i", b"u", b"t", b"v=1", b"n=1i", b's="x"', b"ok=t", b"nan", b"inf", b"{", b"}", b'"v":', b"9" * 30, b"v", b"\xe2\x80\xa8", b"\x85",
+    b"$", b"!", b"*", b"$GPRMC,", b"$IIXDR,", b"$GPGSV,", b"$GPGGA,", b",N,", b"4807.038", b"123519", b"*6A", b"!AIVDM,", b"$PX",
 ])  # fmt: skip
 payloads = st.one_of(
     st.binary(max_size=60), st.lists(pieces, max_size=12).map(b"".join), st.binary(min_size=16, max_size=16)
@@ -65,6 +67,9 @@ payloads = st.one_of(
 @example(b'"' * 60_000)
 @example(b"1," * 30_000)
 @example(b"v=" * 30_000)
+@example(b"$" * 60_000)
+@example(b"$" * 1_000)
+@example(b"$IIXDR" + b"," * 1_000)
 def test_a_decoder_gives_the_shape_or_an_error_it_may_raise(name, payload):
     try:
         found = READERS[name](payload)
@@ -110,6 +115,33 @@ def test_influx_reads_back_what_was_escaped(v, n, s, ok):
     assert READERS["influx"](line) == Shape(
         tags=Inner(), fields=Inner(v=v, n=n, s=s, ok=ok), measurement="m", timestamp=7
     )
+
+
+SENTENCE = b"$GPGGA,123519,4807.038,N,01131.000,E,1,08,0.9,545.4,M,46.9,M,,*47"
+POSITION = reader(
+    decoding("nmea"), msgspec.defstruct("Position", [("type", str), ("latitude", float), ("altitude_m", float)])
+)
+
+
+@given(st.binary(max_size=40).map(lambda noise: noise.strip().translate(None, b"\r\n\\")))
+def test_a_sentence_is_found_behind_noise_of_its_line(noise):
+    found = POSITION(noise + SENTENCE)
+    assert (found.type, found.latitude, found.altitude_m) == ("GGA", 48.1173, 545.4)
+
+
+@given(st.integers(1, len(SENTENCE) - 1), st.integers(1, 255))
+def test_a_sentence_with_a_changed_byte_is_refused(at, change):
+    spoilt = bytearray(SENTENCE)
+    spoilt[at] ^= change
+    with pytest.raises((Malformed, NoRecord, UnicodeDecodeError)):
+        if POSITION(bytes(spoilt)) == POSITION(SENTENCE):  # a digit of the checksum may be small: 6f is 6F
+            raise Malformed("the same")
+
+
+@given(st.integers(0, len(SENTENCE) - 1))
+def test_a_sentence_that_was_cut_off_is_refused(length):
+    with pytest.raises((Malformed, NoRecord)):
+        POSITION(SENTENCE[:length])
 
 
 @given(st.integers(-(2**15), 2**15 - 1), st.sampled_from([0.1, 0.01, 0.001]))
