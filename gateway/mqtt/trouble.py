@@ -1,12 +1,10 @@
 """What goes wrong between us and a broker, in words that say what to try."""
 
-import os
-import re
-import socket
-import ssl
 from enum import IntEnum
 
+from gateway import network
 from gateway.errors import TidegateError
+from gateway.network import Peer
 
 
 class LinkLost(TidegateError):
@@ -32,28 +30,7 @@ _TRY = {
     "SHARED_SUBSCRIPTIONS_NOT_SUPPORTED": "write the filter without $share/…/",
 }
 
-# Alerts of TLS, by the end of OpenSSL's name for them.
-_ALERTS = {
-    "CERTIFICATE_REQUIRED": "the broker asks for a certificate of ours; write cert_file and key_file",
-    "HANDSHAKE_FAILURE": "no agreement with the broker; it may ask for a certificate of ours (cert_file, key_file), or "
-    "speak only an old TLS",
-    "CERTIFICATE_EXPIRED": "the broker says that our certificate has expired; renew cert_file, or set its clock",
-    "CERTIFICATE_REVOKED": "the broker says that our certificate was revoked; get a new cert_file and key_file",
-    "UNKNOWN_CA": "the broker does not know who signed our certificate; its own list must hold that CA, and cert_file "
-    "any certificates in between",
-    "BAD_CERTIFICATE": "the broker does not take our certificate: check that it is valid already and made for "
-    "clients; its log says more",
-    "UNSUPPORTED_CERTIFICATE": "the broker does not take our certificate; get one that is made for clients",
-    "CERTIFICATE_UNKNOWN": "the broker does not take our certificate; its log says why",
-    "ACCESS_DENIED": "the broker knows our certificate and does not let it in; check what it allows",
-    "PROTOCOL_VERSION": "TLS 1.2 or 1.3 is needed, and the broker speaks neither; update the broker",
-    "UNSUPPORTED_PROTOCOL": "TLS 1.2 or 1.3 is needed, and the broker speaks neither; update the broker",
-    "WRONG_VERSION_NUMBER": "no TLS is spoken on this port; write mqtt://, or the port that speaks it, often 8883",
-    "RECORD_LAYER_FAILURE": "no TLS is spoken on this port; write mqtt://, or the port that speaks it, often 8883",
-}
-_EXPIRED, _NOT_YET, _REVOKED = 10, 9, 23  # OpenSSL's X509_V_ERR_…
-_NOBODY = (2, 18, 19, 20, 21)
-_OTHER_NAME = (62, 64)
+BROKER = Peer("the broker", "mqtt://", 8883)
 
 
 def words(code: IntEnum, text: str | None = None) -> str:
@@ -88,29 +65,4 @@ def shut_out(tls: bool) -> str:
 
 def explain(error: OSError) -> str:
     """An error of the network or of TLS, in words."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not trusted: {_verification(error)}"
-    if isinstance(error, ssl.SSLError):
-        reason = error.reason or ""
-        known = _ALERTS.get(re.sub(r"^.*_ALERT_", "", reason))
-        return f"TLS: {known or reason or error}"
-    if isinstance(error, socket.gaierror):
-        return f"{error.strerror}; check the name in the url, and the network"
-    number = re.search(r"\[Errno (\d+)\]", str(error))  # asyncio hides the errors of several addresses in one text
-    text = os.strerror(int(number[1])) if number else error.strerror or str(error) or type(error).__name__
-    return f"{text}: {error.filename}" if error.filename else text
-
-
-def _verification(error: ssl.SSLCertVerificationError) -> str:
-    code, message = error.verify_code, error.verify_message.rstrip(".")
-    if code == _EXPIRED:
-        return "it has expired; renew it at the broker, or set our clock if that is wrong"
-    if code == _NOT_YET:
-        return "it is not valid yet; set our clock if that is wrong"
-    if code == _REVOKED:
-        return "it was revoked; the broker needs a new one"
-    if code in _NOBODY:
-        return f"{message}; ca_file must hold the certificate of the CA that signed it"
-    if code in _OTHER_NAME:
-        return f"{message}; write the url with a name that its certificate holds"
-    return message
+    return network.explain(error, BROKER)
