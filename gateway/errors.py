@@ -6,6 +6,7 @@ TidegateError
 ├── SinkUnavailable(reason, after)   keep the batch, come back after a jittered wait (or as told)
 ├── NotNow(reason)                   it cannot be done at this moment: tell whoever asked, change nothing
 ├── DeliveryTooLarge(reason)         the far side never takes a body of this size: cut the extent in two
+├── DeliveryRefused(reason)          something in it will never be taken: cut in two until it stands alone
 ├── LogError
 │   ├── LogFull                      nothing was acknowledged; reads pause, the commit is tried again unchanged
 │   ├── LogDamaged                   a block or record is unreadable: declare the gap, go on
@@ -61,6 +62,10 @@ class NotNow(TidegateError):
 
 class DeliveryTooLarge(TidegateError):
     """The far side never takes a body of this size; smaller ones it may take."""
+
+
+class DeliveryRefused(TidegateError):
+    """The far side understood the body, kept nothing of it, and will never take it as it is: a record in it is bad."""
 
 
 class LogError(TidegateError):

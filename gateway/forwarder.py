@@ -5,7 +5,8 @@
 - Several batches are under way at a time; they are started in order. When one fails, no new one starts until all that
   are under way have ended; then the failed ones go again, oldest first.
 - Urgent streams go first and do not wait for age.
-- A refused record becomes a dead letter in the commit that moves the position over it.
+- A refused record becomes a dead letter in the commit that moves the position over it. A batch that is refused as a
+  whole is cut in two until the bad record stands alone.
 - Memory does not depend on the backlog: cuts run at most AHEAD batches in front, bodies are kept for what is under way.
 """
 
@@ -19,7 +20,7 @@ from typing import NamedTuple, Protocol
 
 from gateway.clock import Clock
 from gateway.deadletters import DeadLetters
-from gateway.errors import DeliveryTooLarge, LogDamaged, SinkUnavailable
+from gateway.errors import DeliveryRefused, DeliveryTooLarge, LogDamaged, SinkUnavailable
 from gateway.formats import Format
 from gateway.health import Board
 from gateway.history import Growth
@@ -34,6 +35,7 @@ log_ = logging.getLogger("tidegate.forwarder")
 AHEAD = 4  # cuts in front of what is under way, as a multiple of it: the sender never waits for a commit
 BLOCK = 8_192  # records of a look ahead
 LARGE = 256 << 10  # payload bytes; a body of more is encoded in a thread, so that the loop goes on
+TRUST = 100  # records that are buried alone, refused by a sink that has taken nothing since: all their letters are kept
 NEAR_AGE = 0.125  # s: an age that comes this soon is cut in the commit that is being made anyway
 
 
@@ -79,7 +81,7 @@ class Lane:
 
 
 class Waiting(NamedTuple):
-    """A cut that is to be sent: urgent ones first, then in the order they were cut."""
+    """A cut that is to be sent: urgent ones first, then in the order they were cut, the parts of one by offset."""
 
     late: bool
     order: int
@@ -119,12 +121,14 @@ class Forwarder:
         self._read, self._request_commit, self._urgent = read, request_commit, urgent
         self.lanes = [Lane(stream, stream in urgent) for stream in streams]
         self.lanes.sort(key=lambda lane: not lane.urgent)
-        self._cut: list[Extent] = []  # cut, not yet part of a commit
-        self._made: list[Extent] = []  # in the commit that is being written
+        self._cut: list[Waiting] = []  # cut, not yet part of a commit
+        self._made: list[Waiting] = []  # in the commit that is being written
         self._queue: list[Waiting] = []  # committed, not under way; kept sorted
         self._under_way: dict[Extent, Waiting] = {}
         self._ready: dict[Extent, Delivery] = {}  # encoded once, for the retry
         self._failed: SinkUnavailable | None = None
+        self._trust = 0  # how many refused records may still be buried
+        self._doubted = False  # it refused something when there was no trust left
         self._order = 0
         self.leaving = False  # taken out by a reload: nothing is cut and nothing more is sent
         self._wake = asyncio.Event()
@@ -137,6 +141,7 @@ class Forwarder:
 
     def up(self, detail: str = "") -> None:
         self._board.up(self.reader, detail)
+        self._board.beat(self.reader)
         self._came_up.set()
 
     def waiting(self, detail: str) -> None:
@@ -165,7 +170,7 @@ class Forwarder:
         wanted = {lane.stream for lane in self.lanes}
         for extent in self._log.positions.outstanding(self.reader):
             if extent.stream in wanted:
-                self._enqueue(extent, extent.stream in self._urgent)
+                insort(self._queue, self._waiting(extent))
 
     def _first(self, stream: str) -> int:
         if self._start == "latest":
@@ -200,8 +205,8 @@ class Forwarder:
 
     def committed(self) -> None:
         """The commit with the last cuts is durable: they may be sent."""
-        for extent in self._made:
-            self._enqueue(extent, extent.stream in self._urgent)
+        for waiting in self._made:
+            insort(self._queue, waiting)
         self._made = []
         self._wake.set()
 
@@ -260,12 +265,12 @@ class Forwarder:
     def _cut_at(self, lane: Lane, stop: int) -> None:
         extent = Extent(lane.stream, lane.first, stop - 1)
         self._log.positions.cut(self.reader, extent)
-        self._cut.append(extent)
+        self._cut.append(self._waiting(extent))
         lane.restart(stop)
 
-    def _enqueue(self, extent: Extent, urgent: bool) -> None:
+    def _waiting(self, extent: Extent) -> Waiting:
         self._order += 1
-        insort(self._queue, Waiting(not urgent, self._order, extent))
+        return Waiting(extent.stream not in self._urgent, self._order, extent)
 
     @property
     def lag(self) -> int:
@@ -308,10 +313,13 @@ class Forwarder:
                         continue
                     await self._wait_out(self._failed)
                 while self._queue and len(self._under_way) < self._in_flight and self._may_send:
-                    delivery = await self._delivery(self._queue[0].extent)
+                    # A sink that refused all it was given is asked for the newest batch too: its records may be good.
+                    waiting = self._queue[-1 if self._doubted else 0]
+                    delivery = await self._delivery(waiting.extent)
                     if self.leaving:
                         break
-                    waiting = self._queue.pop(0)
+                    self._doubted = False
+                    self._queue.remove(waiting)
                     self._under_way[waiting.extent] = waiting
                     sends.create_task(self._send(delivery, waiting), name=f"send:{delivery.id}")
                     self._board.expect(self.reader, True)
@@ -341,7 +349,9 @@ class Forwarder:
         try:
             self._settle(delivery, await self.sink.send(delivery))
         except DeliveryTooLarge as error:
-            self._halve(delivery, str(error))
+            self._halve(delivery, waiting, str(error))
+        except DeliveryRefused as error:
+            self._search(delivery, waiting, str(error))
         except SinkUnavailable as error:
             self._failed = error
         except Exception as error:
@@ -362,9 +372,9 @@ class Forwarder:
         self._under_way.pop(waiting.extent, None)
         insort(self._queue, waiting)
 
-    def _halve(self, delivery: Delivery, why: str) -> None:
-        """The far side never takes a body of this size, so it never had this id: two halves go instead, under new ids.
-        A single record that is too large goes to the dead letters.
+    def _halve(self, delivery: Delivery, waiting: "Waiting", why: str) -> None:
+        """The far side never takes this body, so it never had this id: two halves go instead, under new ids, before
+        all that was cut later. A single record goes to the dead letters.
         """
         extent = delivery.extent
         if delivery.count <= 1:
@@ -375,9 +385,23 @@ class Forwarder:
         halves = [Extent(extent.stream, extent.first, middle), Extent(extent.stream, middle + 1, extent.last)]
         self._log.positions.recut(self.reader, extent, halves)
         self._ready.pop(extent, None)
-        self._cut += halves
-        self._board.up(self.reader, f"batches are cut smaller: {why}")
+        self._cut += [waiting._replace(extent=half) for half in halves]
+        self._board.up(self.reader, f"a batch is cut in two: {why}")
         self._request_commit()
+
+    def _search(self, delivery: Delivery, waiting: "Waiting", why: str) -> None:
+        """Something in this body is refused for good: find it. A record that stands alone is buried only as long as
+        there is trust, which what is taken gives: a receiver with a defect, or with another format in mind, refuses
+        all it is given, and the stream must not end in the dead letters for that. Then one record goes per wait.
+        """
+        if delivery.count > 1:
+            self._halve(delivery, waiting, why)
+        elif self._trust > 0:
+            self._trust -= 1
+            self._halve(delivery, waiting, why)
+        else:
+            self._doubted = True
+            self._failed = SinkUnavailable(f"it refuses all it is given: {why}")
 
     async def _wait_out(self, failure: SinkUnavailable) -> None:
         wait = failure.retry_after_s if failure.retry_after_s is not None else self._backoff.next()
@@ -387,15 +411,19 @@ class Forwarder:
         with contextlib.suppress(TimeoutError):  # the connection coming back ends the wait early
             await asyncio.wait_for(self._came_up.wait(), wait)
         self._failed = None
+        if self._doubted:
+            self._trust = 1
 
     def _settle(self, delivery: Delivery, receipt: Receipt) -> None:
         extent = delivery.extent
-        self._backoff.reset()
         if receipt.rejected:
             self._bury(delivery, receipt)
         self._log.positions.settle(self.reader, extent)
         self._ready.pop(extent, None)
         delivered = delivery.count - len(receipt.rejected)
+        if delivered:
+            self._backoff.reset()
+            self._trust = TRUST
         self._metrics.add("delivered_total", delivered, sink=self.name, stream=extent.stream)
         if self._board.state(self.reader) != "up":
             self._board.up(self.reader)

@@ -332,7 +332,9 @@ class Outlet(Protocol):
         """As of an Inlet."""
         ...
 
-    def up(self, detail: str = "") -> None: ...
+    def up(self, detail: str = "") -> None:
+        """The destination is there. Said again during a delivery that takes long, it is a sign of progress."""
+        ...
 
     def waiting(self, detail: str) -> None: ...
 
@@ -355,7 +357,8 @@ class Sink(Protocol):
     async def send(self, delivery: Delivery) -> Receipt:
         """Return after the far side confirmed. Several may be under way; they are started in order.
 
-        Raises SinkUnavailable, or DeliveryTooLarge where a smaller batch would be taken.
+        Raises SinkUnavailable; DeliveryTooLarge where a smaller batch would be taken; DeliveryRefused where the far
+        side keeps nothing of this one because of a record that it cannot name.
         """
         ...
 

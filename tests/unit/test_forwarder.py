@@ -8,9 +8,9 @@ import pytest
 from shaped import HandClock
 
 from gateway.deadletters import DeadLetters
-from gateway.errors import DeliveryTooLarge, SinkUnavailable
+from gateway.errors import DeliveryRefused, DeliveryTooLarge, SinkUnavailable
 from gateway.formats import Format
-from gateway.forwarder import Forwarder
+from gateway.forwarder import TRUST, Forwarder
 from gateway.health import Board
 from gateway.log import Keep, Log, LogOptions
 from gateway.metrics import Metrics
@@ -265,6 +265,84 @@ def test_one_record_that_is_too_large_becomes_a_dead_letter(make):
     house = make([DeliveryTooLarge("tiny broker")] * 3, records=1)
     house.record(1)
     house.run(house.work(lambda: house.position() == 1 and house.log.durable(DEAD_LETTERS) == 1))
+
+
+def picky(house, bad):
+    """A sink that refuses every batch with a bad record in it, and keeps nothing of it."""
+
+    def judge(delivery):
+        offsets = [o for batch in delivery.batches for o in range(batch.first, batch.next)]
+        if bad & set(offsets):
+            raise DeliveryRefused("422: no such field")
+        house.sink.taken += offsets
+        return Receipt()
+
+    house.sink.script = [judge] * 20_000
+
+
+def buried(house):
+    letters, at = [], 0
+    while (batch := house.log.read(DEAD_LETTERS, at, 8192)) is not None:
+        letters += map(json.loads, batch.values)
+        at = batch.next
+    return letters
+
+
+def test_a_bad_record_is_found_in_its_batch_and_costs_no_other(make):
+    house = make(records=64)
+    bad = {70, 71, 100, 250}
+    picky(house, bad)
+    house.record(320)
+    house.run(house.work(lambda: house.position() == 320))
+    house.commit()
+    assert sorted(house.sink.taken) == sorted(set(range(320)) - bad)
+    assert [letter["offset"] for letter in buried(house)] == sorted(bad)
+    assert all("422: no such field" in letter["reason"] for letter in buried(house))
+    assert len(house.sink.sent) < 5 + 3 * 2 * 7 + 10, "by halving, not one by one"
+
+
+def test_more_bad_records_in_a_row_than_there_is_trust_do_not_stop_the_stream(make):
+    house = make(records=50)
+    bad = set(range(60, 60 + 2 * TRUST))
+    picky(house, bad)
+    house.record(600)
+    house.run(house.work(lambda: house.position() == 600))
+    house.commit()
+    assert sorted(house.sink.taken) == sorted(set(range(600)) - bad)
+    assert sum(1 + letter.get("more", 0) for letter in buried(house)) == len(bad)
+
+
+def test_a_sink_that_refuses_all_it_is_given_is_told_so_and_buries_one_record_a_wait(make):
+    house = make(records=50)
+    picky(house, set(range(1_000)))
+    house.record(1_000)
+    house.run(house.work(lambda: house.metrics.value("retries_total") >= 20))
+    assert 0 < house.metrics.value("dead_total") <= house.metrics.value("retries_total")
+    part = house.board.find("sink:cloud")
+    assert part.state == "waiting"
+    assert part.detail.startswith("it refuses all it is given: 422: no such field; trying again in")
+    picky(house, set())
+    house.run(house.work(lambda: house.position() == 1_000))
+    assert len(house.sink.taken) == len(set(house.sink.taken)) == 1_000 - house.metrics.value("dead_total")
+
+
+def test_the_halves_of_a_batch_go_before_what_was_cut_later(make):
+    house = make([*[SinkUnavailable("away")] * 4, DeliveryRefused("bad"), *[SinkUnavailable("away")] * 3])
+    house.record(80)
+    house.run(house.work(lambda: house.position() == 80))
+    assert house.sink.taken == list(range(80))
+
+
+def test_a_search_for_a_bad_record_goes_on_after_a_restart(make):
+    house = make(records=64)
+    picky(house, {10})
+    house.record(64)
+    house.run(house.work(lambda: len(house.sink.sent) >= 4))
+    house.reopen()
+    house.run(house.work(lambda: house.position() == 64))
+    house.commit()
+    assert set(house.sink.taken) == set(range(64)) - {10}
+    assert [letter["offset"] for letter in buried(house)] == [10]
 
 
 def test_a_sink_with_a_defect_costs_no_record(make):
