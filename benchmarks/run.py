@@ -718,5 +718,7 @@ if __name__ == "__main__":
     elif arguments.live:
         live(Path(arguments.live[0]), int(arguments.live[1]))
     else:
+        if unknown := set(arguments.sections) - set(SECTIONS):
+            parser.error(f"no section {', '.join(sorted(unknown))}; there are {', '.join(SECTIONS)}")
         for section in arguments.sections or SECTIONS:
             SECTIONS[section](arguments.quick)
