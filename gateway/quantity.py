@@ -1,9 +1,13 @@
-"""Quantities with units, as people write them: durations (`250ms`, `10s`, `7d`) and sizes (`512MiB`, `2GiB`)."""
+"""Quantities with units, as people write them: durations (`250ms`, `10s`, `7d`) and sizes (`512MiB`, `2GiB`).
+
+And three kinds of text that are more than text: bytes with escapes, paths, and the files of secrets.
+"""
 
 import re
 
 DURATION_UNITS = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 SIZE_UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+_ESCAPES = {b"r": b"\r", b"n": b"\n", b"t": b"\t", b"0": b"\0", b"\\": b"\\"}
 
 
 class Duration(float):
@@ -44,9 +48,42 @@ def option_hook(kind: type, value: object) -> object:
         if isinstance(value, str):
             return kind.parse(value)
         raise ValueError(f"{value!r} has no unit; write it like {'10s' if kind is Duration else '512MiB'}")
+    if kind is Octets and isinstance(value, str):
+        return Octets.parse(value)
     if kind in (Secret, LocalPath) and isinstance(value, str):
         return kind(value)
     raise NotImplementedError(kind)
+
+
+class Octets(str):
+    r"""Bytes, as people write them: text, with `\r`, `\n`, `\t`, `\0`, `\\` and `\xHH` for what is no letter."""
+
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, text: str) -> "Octets":
+        """Check a text. Raises ValueError with what to write instead."""
+        octets = cls(text)
+        octets.raw  # noqa: B018 - it is asked for to see whether it raises
+        return octets
+
+    @property
+    def raw(self) -> bytes:
+        r"""The bytes. A character up to U+00FF is one byte, so a YAML escape as `"\x02"` means the same as ours."""
+        try:
+            return re.sub(rb"\\(x[0-9A-Fa-f]{2}|.|$)", _escaped, self.encode("latin-1"), flags=re.DOTALL)
+        except UnicodeEncodeError as error:
+            raise ValueError(f"{self[error.start]!r} is no byte; write its bytes as \\xHH") from None
+
+
+def _escaped(found: "re.Match[bytes]") -> bytes:
+    letter = found[1]
+    if len(letter) == 3:
+        return bytes.fromhex(letter[1:].decode())
+    if letter not in _ESCAPES:
+        said = found[0].decode("latin-1")
+        raise ValueError(f"{said} is no escape; write \\r, \\n, \\t, \\0, \\xHH, or \\\\ for a backslash")
+    return _ESCAPES[letter]
 
 
 class LocalPath(str):
