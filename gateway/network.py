@@ -47,13 +47,9 @@ class Papers(Protocol):
 
 def tls_context(papers: Papers) -> ssl.SSLContext:
     """Our side of TLS; the far side's certificate is always verified. Reads small files. Raises Unusable."""
-    for option, path, wanted in (
-        ("ca_file", papers.ca_file, CERTIFICATE),
-        ("cert_file", papers.cert_file, CERTIFICATE),
-        ("key_file", papers.key_file, KEY),
-    ):
-        if path is not None:
-            _look(option, path, wanted)
+    _look("ca_file", papers.ca_file, CERTIFICATE)
+    _look("cert_file", papers.cert_file, CERTIFICATE)
+    _look("key_file", papers.key_file, KEY)
     try:
         found = ssl.create_default_context(cafile=papers.ca_file)
     except OSError as error:
@@ -63,8 +59,31 @@ def tls_context(papers: Papers) -> ssl.SSLContext:
     return found
 
 
-def _look(option: str, path: str, wanted: bytes) -> None:
-    """Whether a file is there, may be read, and holds what it should."""
+def listening_context(
+    cert_file: str, key_file: str, key_password_file: Secret | None, client_ca_file: str | None
+) -> ssl.SSLContext:
+    """The side of TLS that listens; with `client_ca_file` for those alone who show a certificate that it signed.
+
+    Reads small files. Raises Unusable.
+    """
+    _look("cert_file", cert_file, CERTIFICATE)
+    _look("key_file", key_file, KEY)
+    _look("client_ca_file", client_ca_file, CERTIFICATE)
+    found = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    if client_ca_file is not None:
+        found.verify_mode = ssl.CERT_REQUIRED
+        try:
+            found.load_verify_locations(client_ca_file)
+        except OSError as error:
+            raise Unusable(f"client_ca_file {client_ca_file} is damaged: {error}; get it again from your CA") from error
+    _identify(found, key_password_file, cert_file, key_file)
+    return found
+
+
+def _look(option: str, path: str | None, wanted: bytes) -> None:
+    """Whether a file, if there is one, can be read and holds what it should."""
+    if path is None:
+        return
     try:
         with open(path, "rb") as file:
             data = file.read(LARGEST)

@@ -19,10 +19,9 @@ from typing import Any, NamedTuple, Protocol
 from gateway.address import CONTROL, is_loopback, parse_address
 from gateway.quantity import Secret
 from gateway.record import Gap, Record
+from gateway.web import listen, somebody, written
 
 log_ = logging.getLogger("tidegate.status")
-
-BACKLOG = 64  # connections the kernel holds while nobody accepts
 
 
 class NoStream(LookupError):
@@ -86,8 +85,7 @@ class Door(NamedTuple):
     @property
     def address(self) -> str:
         """As one writes it in a url."""
-        host, port = self.listener.getsockname()[:2]
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return written(self.listener)
 
 
 class Options(Protocol):
@@ -117,15 +115,9 @@ class Status:
         """Listen, so that a taken port is known at once. Raises OSError, with the address in its words."""
         if self._options is not None:
             host, port = parse_address(self._options.listen)
-            family = socket.AF_INET6 if ":" in host else socket.AF_INET
-            listener = socket.socket(family, socket.SOCK_STREAM)
             try:
-                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                listener.setblocking(False)
-                listener.bind((host, port))
-                listener.listen(BACKLOG)
+                listener = listen(host, port)
             except OSError as error:
-                listener.close()
                 why = f"the status address {self._options.listen}: {error.strerror}"
                 raise OSError(error.errno, why) from error
             door = Door(listener, host, tuple(self._options.names), self._options.token_file)
@@ -163,7 +155,7 @@ class Status:
         try:
             if not self._doors:
                 return
-            await self._first_connection()
+            await somebody([door.listener for door in self._doors])
             web = await asyncio.to_thread(importlib.import_module, "gateway.status.web")
             await web.serve(self._doors, self._source, self._gateway)
         finally:
@@ -173,17 +165,6 @@ class Status:
                     assert self._folder is not None
                     with contextlib.suppress(OSError):
                         os.unlink(os.path.join(self._folder, CONTROL))
-
-    async def _first_connection(self) -> None:
-        loop = asyncio.get_running_loop()
-        somebody = asyncio.Event()
-        for door in self._doors:
-            loop.add_reader(door.listener, somebody.set)
-        try:
-            await somebody.wait()
-        finally:
-            for door in self._doors:
-                loop.remove_reader(door.listener)
 
 
 def control_socket(folder: str) -> socket.socket:
@@ -205,7 +186,7 @@ def control_socket(folder: str) -> socket.socket:
         if os.stat(coming).st_gid != group:
             with contextlib.suppress(PermissionError):  # a group that we are not in: then it is for the owner alone
                 os.chown(coming, -1, group)
-        listener.listen(BACKLOG)
+        listener.listen()
         os.rename(coming, f"{place}/{CONTROL}")
     except OSError:
         listener.close()

@@ -6,25 +6,23 @@ but those that follow events, as long as they read. By the control socket, whose
 """
 
 import asyncio
-import contextlib
 import ipaddress
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 import msgspec
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from uvicorn import Config
-from uvicorn.protocols.http.h11_impl import H11Protocol
-from uvicorn.server import ServerState
 
 from gateway.address import is_loopback
 from gateway.status.api import application
-from gateway.status.login import Login, address_of
+from gateway.status.login import Login
 from gateway.status.server import Door
+from gateway.web import address_of
+from gateway.web.server import HEADER_BYTES, Connection, Limits, Server, stop
 
 if TYPE_CHECKING:
     from gateway.status.server import Source
@@ -32,7 +30,6 @@ if TYPE_CHECKING:
 CONNECTIONS = 32  # per door: a flood from the network leaves the control socket free
 HEADER_S = 5.0  # until the request must have come
 ANSWER_S = 30.0  # until the answer must have been taken, or a viewer must have read on
-HEADER_BYTES = 8192
 SEND_BYTES = 64 << 10  # that the kernel holds for a viewer
 STOP_S = 2.0  # what answers under way get at a stop
 
@@ -44,71 +41,37 @@ HEADERS = {
     b"referrer-policy": b"no-referrer",
     b"x-content-type-options": b"nosniff",
 }
-_BUSY = b"there are too many connections; close a page or a `tidegate top`, or try again in a moment\n"
-BUSY = b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\ncontent-length: %d\r\n\r\n%b" % (len(_BUSY), _BUSY)
+BUSY = "there are too many connections; close a page or a `tidegate top`, or try again in a moment"
 OPEN = ("/healthz", "/login")  # without a login
 
 
 async def serve(doors: Sequence[Door], source: "Source", gateway: str) -> None:
     """Answer on listening sockets until cancelled."""
-    loop = asyncio.get_running_loop()
     token = next((door.token for door in doors if door.token is not None), None)
     login = Login(token, f"tidegate_{gateway}") if token is not None else None
     app = application(source, login)
-    servers, states = [], []
+    servers = [
+        Server(Guard(app, door, login if door.token is not None else None), door.listener, Viewer) for door in doors
+    ]
     try:
-        for door in doors:
-            connect, state = _protocol(Guard(app, door, login if door.token is not None else None))
-            states.append(state)
-            servers.append(await loop.create_server(connect, sock=door.listener))
+        for server in servers:
+            server.start()
         await asyncio.Event().wait()
     finally:
-        for server in servers:
-            server.close()
-        connections = {each for state in states for each in cast(set[Connection], state.connections)}
-        for each in connections:
-            each.shutdown()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(STOP_S):
-                while any(state.connections for state in states):  # noqa: ASYNC110 - uvicorn's sets; nobody tells
-                    await asyncio.sleep(0.01)
-        for each in connections:
-            each.transport.abort()
+        await stop(servers, STOP_S)
 
 
-def _protocol(guard: "Guard") -> tuple[Any, ServerState]:
-    """uvicorn's protocol without its Server: that one takes over the process's signals and wakes up all the time."""
-    config = Config(
-        guard,
-        http=Connection,
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        h11_max_incomplete_event_size=HEADER_BYTES,
-    )
-    config.load()
-    state = ServerState()
-    return lambda: Connection(config, state, {}), state
+class Viewer(Connection):
+    """One connection, one request; who follows events may stay as long as he reads."""
 
-
-class Connection(H11Protocol):
-    """One connection: refused if there are too many, and given up when it takes too long."""
-
-    _deadline: asyncio.TimerHandle | None = None
     _lasting = False
+
+    def allowance(self) -> Limits:
+        return Limits(CONNECTIONS, HEADER_S, ANSWER_S, 0.0, BUSY)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self.app_state = {"lasting": self.lasting, "patient": self.patient, "admitted": lambda: True}
-        if len(self.connections) > CONNECTIONS:
-            transport.write(BUSY)
-            transport.close()
-            return
-        self._give(HEADER_S, self._request_due)
 
     def data_received(self, data: bytes) -> None:
         if self.cycle is None or self.cycle.more_body:
@@ -116,53 +79,24 @@ class Connection(H11Protocol):
         elif self._lasting:  # nobody who follows has anything to say: it is not taken in for as long as it may last
             self.transport.abort()
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._free()
-        super().connection_lost(exc)
-
-    def _give(self, seconds: float, then: Any) -> None:
-        self._free()
-        self._deadline = self.loop.call_later(seconds, then)
-
-    def _free(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
-
-    def _request_due(self) -> None:
-        if self.cycle is None:  # no request yet, only drops of one
-            self.transport.abort()
-        else:
-            self._give(ANSWER_S - HEADER_S, self.transport.abort)
-
     def lasting(self) -> None:
         """The answer has no end. From here on it is given up when the other side stops reading, or is not there."""
         self._lasting = True
-        self._free()
+        self.free()
         connected = self.transport.get_extra_info("socket")
         connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BYTES)
         if connected.family != socket.AF_UNIX:
             connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(ANSWER_S * 1000))
 
-    @contextlib.contextmanager
-    def patient(self) -> Iterator[None]:
-        """What is done in here takes the time it takes; only then the answer must be taken soon."""
-        self._free()
-        try:
-            yield
-        finally:
-            if not self.transport.is_closing():
-                self._give(ANSWER_S, self.transport.abort)
-
     def pause_writing(self) -> None:
         super().pause_writing()
         if self._lasting:
-            self._give(ANSWER_S, self.transport.abort)
+            self.give(ANSWER_S, self.transport.abort)
 
     def resume_writing(self) -> None:
         super().resume_writing()
         if self._lasting:
-            self._free()
+            self.free()
 
     def shutdown(self) -> None:
         if self._lasting:

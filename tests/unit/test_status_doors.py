@@ -17,6 +17,8 @@ from gateway.config import StatusOptions
 from gateway.errors import LogError
 from gateway.quantity import Secret
 from gateway.status import Status, events, login, web
+from gateway.web import address_of
+from gateway.web import token as token_
 
 TOKEN = "q7Vd8sXk2LmN4pRt"
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
@@ -268,7 +270,7 @@ def guess(server, address, way, token):
 
 @pytest.mark.parametrize("way", ["form", "header"])
 def test_five_different_wrong_tokens_a_minute_and_then_none_is_looked_at_from_there(guarded, monkeypatch, way):
-    for n in range(login.TRIES):
+    for n in range(token_.TRIES):
         assert guess(guarded, "127.0.0.2", way, f"wrong {n}").status == 401
     for either in ("form", "header"):
         answer = guess(guarded, "127.0.0.2", either, TOKEN)
@@ -278,13 +280,13 @@ def test_five_different_wrong_tokens_a_minute_and_then_none_is_looked_at_from_th
     for address in ("127.0.0.1", "127.0.0.3"):
         assert guess(guarded, address, "header", TOKEN).status == 200
         assert guess(guarded, address, "form", TOKEN).status == 303
-    monkeypatch.setattr(login, "TRIES_S", 0.0)
+    monkeypatch.setattr(token_, "TRIES_S", 0.0)
     assert guess(guarded, "127.0.0.2", way, TOKEN).status in (200, 303)
 
 
 def test_who_has_shown_the_token_is_not_shut_out_by_others_at_his_address(guarded):
     session = {"Cookie": enter(guarded).headers["set-cookie"].partition(";")[0]}
-    for n in range(3 * login.TRIES):
+    for n in range(3 * token_.TRIES):
         assert guess(guarded, "127.0.0.1", "header", f"wrong {n}").status == 401
     assert guarded.get("/api/v1/status", headers=BEARER).status == 200
     assert guarded.get("/api/v1/status", headers=session).status == 200
@@ -292,27 +294,27 @@ def test_who_has_shown_the_token_is_not_shut_out_by_others_at_his_address(guarde
 
 
 def test_a_program_with_an_old_token_shuts_nobody_out(guarded):
-    for _ in range(5 * login.TRIES):
+    for _ in range(5 * token_.TRIES):
         assert guess(guarded, "127.0.0.2", "header", "the token of yesterday").status == 401
     assert guess(guarded, "127.0.0.2", "form", TOKEN).status == 303
 
 
 def test_a_session_lasts_whatever_others_guess(guarded):
     session = {"Cookie": enter(guarded).headers["set-cookie"].partition(";")[0]}
-    for n in range(login.TRIES + 1):
+    for n in range(token_.TRIES + 1):
         guess(guarded, "127.0.0.2", "header", f"wrong {n}")
     assert ask_from(guarded, "127.0.0.2", headers=session).status == 200
 
 
 def test_tries_are_kept_of_so_many_addresses_only():
-    tries = login.Tries()
-    for n in range(3 * login.MOST_ADDRESSES):
-        for token in range(2 * login.TRIES):
+    tries = token_.Tries()
+    for n in range(3 * token_.MOST_ADDRESSES):
+        for token in range(2 * token_.TRIES):
             tries.wrong(str(n), b"%d" % token, 1.0)
         tries.right(f"friend {n}")
-    assert len(tries._wrong) == len(tries._trusted) == login.MOST_ADDRESSES
-    assert max(map(len, tries._wrong.values())) == login.TRIES
-    last = str(3 * login.MOST_ADDRESSES - 1)
+    assert len(tries._wrong) == len(tries._trusted) == token_.MOST_ADDRESSES
+    assert max(map(len, tries._wrong.values())) == token_.TRIES
+    last = str(3 * token_.MOST_ADDRESSES - 1)
     assert (tries.wait(last, 2.0), tries.wait(last, 61.0), tries.wait("0", 2.0)) == (60, 0, 0)
 
 
@@ -324,8 +326,8 @@ def test_tries_are_kept_of_so_many_addresses_only():
     ],
 )  # fmt: skip
 def test_whose_tries_are_counted_together(host, one):
-    assert login.address_of((host, 1)) == one
-    assert login.address_of(None) == ""
+    assert address_of((host, 1)) == one
+    assert address_of(None) == ""
 
 
 def test_sessions_are_few_and_end(guarded, monkeypatch):
@@ -376,7 +378,7 @@ def test_a_token_file_that_is_gone_or_too_short_lets_nobody_in(guarded, token_fi
     "body", ["", "token", "token=", "x=" + "a" * 5000, "&" * 4000, "token=%ff%00", "{}", "token=a&token=" + TOKEN]
 )
 def test_a_form_that_is_none_is_refused(guarded, body, monkeypatch):
-    monkeypatch.setattr(login, "TRIES_S", 0.0)
+    monkeypatch.setattr(token_, "TRIES_S", 0.0)
     assert guarded.get("/login", "POST", body=body).status in (400, 401, 413)
     assert enter(guarded).status == 303
 
