@@ -23,7 +23,7 @@ class Files(Protocol):
     def make_folder(self, path: str) -> None:
         """Create the folder, for its owner alone, where it is missing; it is on the device when this returns.
 
-        Whoever else may look is for the folder to say: what is in it can be read by its group, as far as the umask goes.
+        Who else may look is for the folder to say: what is in it can be read by its group, as far as the umask goes.
         """
         ...
 
