@@ -79,8 +79,12 @@ class Tap:
     def _arm(self) -> None:
         """Sleep until something comes."""
         if not self._armed and not self._paused:
-            asyncio.get_running_loop().add_reader(self._fd, self._woken)
-            self._armed = True
+            try:
+                asyncio.get_running_loop().add_reader(self._fd, self._woken)
+            except PermissionError:  # a file, of which nobody can tell when it is readable: it always is
+                self._look_in(SHORTEST_S)
+            else:
+                self._armed = True
 
     def _rest(self) -> None:
         if self._armed:

@@ -142,7 +142,7 @@ def _described(kind: str | None, written: Sequence[str]) -> "tuple[DriverEntry, 
 
 
 def _options(kind: str, written: Sequence[str]) -> dict[str, Any]:
-    """OPTION=VALUE as plain data: JSON where it is that, else text; what is given twice is a list."""
+    """OPTION=VALUE as plain data: JSON or YAML where it is that, else text; a list may be given item by item."""
     from msgspec import inspect
 
     from gateway import plugin
@@ -161,16 +161,27 @@ def _options(kind: str, written: Sequence[str]) -> dict[str, Any]:
         name, sign, text = one.partition("=")
         if not sign or not name:
             raise click.UsageError(f"{one!r} is no OPTION=VALUE; see: tidegate plugins {kind}")
-        try:
-            value = json.loads(text)
-        except ValueError:
-            value = text
+        value = _value(text)
         if name in lists:
             value = [*found.get(name, []), *(value if isinstance(value, list) else [value])]
         found[name] = value
     if "stream" in known:
         found.setdefault("stream", STREAM)
     return found
+
+
+def _value(text: str) -> Any:
+    """JSON where it is that, a list or map as YAML writes them on one line, else text."""
+    import yaml
+
+    try:
+        return json.loads(text)
+    except ValueError:
+        pass
+    try:
+        return yaml.safe_load(text) if text[:1] in ("[", "{") else text
+    except yaml.YAMLError:
+        return text
 
 
 # -- listening ---------------------------------------------------------------------------------------------------------

@@ -7,18 +7,16 @@
   ignored.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
 
-from mqtt5 import Packet
-
-from gateway.mqtt.codec import FIVE, NO_UTF8
+from mqtt5 import Packet, read
 
 START = (
     80 * 1024
 )  # bytes; more than the largest topic, so that the head of any PUBLISH fits; a read that stays in cache
 SAMPLE = 64  # bytes of a broken packet that are kept
 PUBLISH = 3
+NO_UTF8 = "text that is no UTF-8"
 
 
 class Spoilt(NamedTuple):
@@ -35,13 +33,9 @@ Taken: TypeAlias = "list[Packet | Spoilt]"
 
 
 class Frames:
-    """The receiving half of a connection.
+    """The receiving half of a connection. `limit`: bytes of the largest packet that is taken, START at least."""
 
-    `limit`: bytes of the largest packet that is taken, START at least. `read`: that of a Codec.
-    """
-
-    def __init__(self, limit: int, read: Callable[[memoryview], tuple[Packet, int]] = FIVE.read) -> None:
-        self._read = read
+    def __init__(self, limit: int) -> None:
         self._limit = max(limit, START)  # what fits the buffer is taken: the outcome must not depend on how reads fall
         self._buffer = bytearray(START)
         self._view = memoryview(self._buffer)
@@ -61,7 +55,7 @@ class Frames:
         end = self._have + count
         at = min(self._skip, end)
         self._skip -= at
-        view, read, append = self._view, self._read, packets.append
+        view, append = self._view, packets.append
         while at < end:
             try:
                 while at < end:

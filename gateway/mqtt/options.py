@@ -1,7 +1,7 @@
 """Where a broker is and how to log in: the options that every MQTT plugin shares."""
 
 from collections.abc import Mapping
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import msgspec
@@ -10,8 +10,7 @@ from gateway.address import is_loopback
 from gateway.plugin import Mistake
 from gateway.quantity import Duration, LocalPath, Secret, Size
 
-PORTS = {"mqtt": 1883, "mqtts": 8883, "ws": 80, "wss": 443}
-USUAL_PATH = "/mqtt"  # of a websocket
+PORTS = {"mqtt": 1883, "mqtts": 8883}
 SOONEST_S = 10.0  # between two messages of status_topic
 LONGEST_TOPIC = 60_000  # bytes, with room for the gateway's id
 SMALLEST_PACKET = 1024  # bytes; a CONNACK with its properties must fit
@@ -21,18 +20,15 @@ class Address(NamedTuple):
     host: str
     port: int
     tls: bool
-    path: str = ""  # of the websocket; "" where there is none
 
     def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}{self.path}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 class BrokerOptions(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """`mqtt://host:port` or, over websockets, `ws://host:port/path`; `mqtts://` and `wss://` with TLS."""
+    """`mqtt://host:port` or, with TLS, `mqtts://host:port`; the broker's certificate is always verified."""
 
     url: str
-    version: Literal["auto", 3, 5] = "auto"
     client_id: str | None = None
     username: str | None = None
     password_file: Secret | None = None
@@ -50,7 +46,7 @@ class BrokerOptions(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fi
     def __post_init__(self) -> None:
         address = self.address
         if not address.tls and (self.ca_file or self.cert_file or self.key_file):
-            raise ValueError("ca_file, cert_file and key_file need a url that starts with mqtts:// or wss://")
+            raise ValueError("ca_file, cert_file and key_file need a url that starts with mqtts://")
         if bool(self.cert_file) != bool(self.key_file):
             raise ValueError("cert_file and key_file belong together")
         if self.key_password_file is not None and self.key_file is None:
@@ -78,15 +74,11 @@ class BrokerOptions(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fi
         return taken
 
     def warnings(self) -> list[Mistake]:
-        address, found = self.address, []
+        address = self.address
         if self.password_file is not None and not address.tls and not is_loopback(address.host):
-            secure = "wss" if address.path else "mqtts"
-            told = f"the password travels in the open to {address.host}; write {secure}:// if the broker speaks TLS"
-            found.append(Mistake(("url",), told))
-        if self.version == 3 and self.status_topic is not None and self.offline_after:
-            told = "MQTT 3.1.1 knows no offline_after: the broker says offline as soon as a connection breaks"
-            found.append(Mistake(("status_topic",), told))
-        return found
+            told = f"the password travels in the open to {address.host}; write mqtts:// if the broker speaks TLS"
+            return [Mistake(("url",), told)]
+        return []
 
     def client(self, gateway: str, name: str) -> str:
         """Our name at the broker, for the entry called `name`."""
@@ -98,7 +90,7 @@ class BrokerOptions(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fi
 
     @property
     def address(self) -> Address:
-        """Host, port, whether TLS is used, and the websocket's path. Raises ValueError with what to write instead."""
+        """Host, port and whether TLS is used. Raises ValueError with what to write instead."""
         example = "write mqtt://host:1883, or mqtts://host:8883 for TLS"
         try:
             parts = urlsplit(self.url)
@@ -109,16 +101,9 @@ class BrokerOptions(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fi
             raise ValueError(f"{self.url!r} is no broker; {example}")
         if "@" in parts.netloc:
             raise ValueError("no login inside the url; use username and password_file")
-        over, path = parts.scheme in ("ws", "wss"), ""
-        if over:
-            example = "write ws://host:port/mqtt, or wss:// for TLS"
-            path = parts.path if parts.path not in ("", "/") else USUAL_PATH
-            if not path.isascii() or not path.isprintable() or " " in path:
-                raise ValueError(f"{self.url!r}: a path is plain ASCII, anything else is written like %20")
-        if (parts.path not in ("", "/") and not over) or parts.query or parts.fragment or not parts.hostname:
-            told = "a scheme, a host, a port and a path" if over else "a scheme, a host and a port"
-            raise ValueError(f"{self.url!r} must be {told}, nothing more; {example}")
-        return Address(parts.hostname, port or PORTS[parts.scheme], parts.scheme in ("mqtts", "wss"), path)
+        if parts.path not in ("", "/") or parts.query or parts.fragment or not parts.hostname:
+            raise ValueError(f"{self.url!r} must be a scheme, a host and a port, nothing more; {example}")
+        return Address(parts.hostname, port or PORTS[parts.scheme], parts.scheme == "mqtts")
 
 
 def _status_problem(topic: str) -> str | None:

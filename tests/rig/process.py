@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import IO
 
 from gateway.cli._client import Client, Door, Refused
 from gateway.testing import free_port
@@ -39,10 +40,12 @@ class GatewayProcess:
     def write_config(self, config: str, **names: object) -> None:
         self.config.write_text(config.format(status=self.status, log=self.log_folder, **names))
 
-    def start(self, wait: bool = True) -> None:
+    def start(self, wait: bool = True, stdin: IO[bytes] | None = None) -> None:
         with self.output.open("ab") as output:
             self._mark = self.output.stat().st_size
-            self.process = subprocess.Popen([*self._launcher, str(self.config)], stdout=output, stderr=output)
+            self.process = subprocess.Popen(
+                [*self._launcher, str(self.config)], stdin=stdin, stdout=output, stderr=output
+            )
         _running.add(self.process)
         if wait:
             self.wait_for_line("ready after")
