@@ -1,4 +1,4 @@
-"""MQTT 5: readings from a broker, acknowledged when they are durable.
+"""MQTT 5 and 3.1.1: readings from a broker, acknowledged when they are durable.
 
 - No task, queue or object per message: a whole read of the socket becomes one batch per stream.
 - PUBACKs leave after the commit that holds their messages, all in one write, in the order the messages came, and only
@@ -34,6 +34,7 @@ from gateway.errors import DriverUnavailable
 from gateway.mqtt import (
     NOWHERE,
     Announcer,
+    Broker,
     BrokerOptions,
     Link,
     LinkLost,
@@ -41,7 +42,6 @@ from gateway.mqtt import (
     Session,
     Spoilt,
     Window,
-    connect,
     filter_problem,
     refused,
     shared,
@@ -65,6 +65,11 @@ subscribe:
 MARK = 192 * 1024  # bytes: a read of this size is worth a wake at once
 DECIDE_S = 1.0  # how long the first reads of a resumed session are held at most, to see how the broker counts its ids
 SHORT_S = 600.0  # a session that ends sooner may not outlive a restart
+WEEK = Duration(7 * 86400)
+OLDER = (
+    "MQTT 3.1.1: the broker alone decides how long it keeps our session, sends its retained messages again after every "
+    "start, and tells less; write auto if it may speak MQTT 5"
+)
 UNSAFE = "at QoS 0 what is sent while we are away, or lost on the way, is gone; write qos: 1 to have it kept"
 PUBACK = 0x40020000  # | id: the four bytes of a plain PUBACK
 
@@ -86,9 +91,12 @@ class Subscription(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fie
 
 
 class Options(BrokerOptions, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """Subscribe to topics of an MQTT 5 broker.
+    """Subscribe to topics of an MQTT broker.
 
-    url: the broker, `mqtt://host:1883`, or `mqtts://host:8883` for TLS; its certificate is always verified.
+    url: the broker, `mqtt://host:1883`, or `mqtts://host:8883` for TLS; its certificate is always verified. Over
+        websockets `ws://host:port/path`, or `wss://` for TLS; the path is `/mqtt` unless given.
+    version: of MQTT: `5`, `3` (3.1.1), or `auto`: 5, and 3.1.1 where the broker refuses it; docs/mqtt.md says what that
+        lacks.
     subscribe: topic filters, each a text or `{filter, stream, qos}`; of several that match, the first one counts.
     stream: where the readings go that a filter without a stream of its own brings.
     qos: 1 (kept by the broker until they are durable here) or 0, for filters that do not say.
@@ -104,9 +112,10 @@ class Options(BrokerOptions, kw_only=True, frozen=True, forbid_unknown_fields=Tr
         `online` or `offline`; the latter by our last will where we cannot say it ourselves.
     status_every: how often that is renewed when nothing changes.
     offline_after: how long a connection may be broken before the broker says `offline`.
-    session_expiry: how long the broker keeps our session and what arrives for it while we are away.
+    session_expiry: how long the broker keeps our session and what arrives for it while we are away. With MQTT 3.1.1 the
+        broker decides, but for `0s`.
     receive_maximum: messages the broker may send before we acknowledge. mosquitto 2.0 takes it in place of its own
-        max_inflight_messages; other brokers may allow less, which is learned.
+        max_inflight_messages; other brokers may allow less, which is learned. With MQTT 3.1.1 the broker decides.
     keepalive: a connection that does not answer for this long is given up.
     connect_timeout: how long a broker may take to let us in.
     max_packet: the largest packet the broker may send us.
@@ -116,7 +125,7 @@ class Options(BrokerOptions, kw_only=True, frozen=True, forbid_unknown_fields=Tr
     stream: str | None = None
     qos: Literal[0, 1] = 1
     retained: Literal["ignore", "mark", "record"] = "mark"
-    session_expiry: Duration = Duration(7 * 86400)
+    session_expiry: Duration = WEEK
     receive_maximum: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 2000
 
     def __post_init__(self) -> None:
@@ -172,6 +181,13 @@ class Options(BrokerOptions, kw_only=True, frozen=True, forbid_unknown_fields=Tr
                     f"one may come to two gateways when a connection breaks; write {inner!r} where that matters"
                 )
                 found.append(Mistake(here, told))
+                if self.version == 3:
+                    told = (
+                        "MQTT 3.1.1 knows no shared subscriptions: some brokers do, others send nothing and say nothing"
+                    )
+                    found.append(Mistake(here, told))
+        if self.version == 3:
+            found.append(Mistake(("version",), OLDER))
         if self.session_expiry < SHORT_S and any(entry.qos for entry in self.subscriptions()):
             told = (
                 f"after {self.session_expiry:g} s without us the broker forgets what it kept for us, "
@@ -196,12 +212,14 @@ class MqttDriver:
         self._options, self._inlet = options, inlet
         self._router = Router([(entry.filter, entry.stream or "") for entry in options.subscriptions()])
         self._default = options.streams()[0]
-        self._session = Session(options.receive_maximum, inlet.memory)
+        self._broker = Broker(options)
+        self._session = Session(inlet.memory)
         self._window = Window(options.receive_maximum)
         self._link: Link | None = None
         self._announcer = Announcer(options, inlet, self._tell)
         self._granted_less = ""  # what the broker did not grant as asked, for the detail
         self._subscribed: asyncio.Future[SubAckPacket] | None = None
+        self._asked: SubAckPacket | None = None  # what this session was granted in this life
         self._flowing = False  # subscribed: from now on reads wait for turns
         self._paused = False
         self._may_read = asyncio.Event()
@@ -225,8 +243,7 @@ class MqttDriver:
         self._subscribed = asyncio.get_running_loop().create_future()
         link: Link | None = None
         try:
-            link = await connect(
-                options,
+            link = await self._broker.connect(
                 self,
                 client_id=options.client(inlet.gateway, inlet.name),
                 clean_start=False,
@@ -289,7 +306,16 @@ class MqttDriver:
         self._link = link
         self._seen = 0
         self._window = Window(self._options.receive_maximum)
-        self._session.resumed(welcome.session_present)
+        five = link.version == 5
+        self._session.resumed(welcome.session_present, self._options.receive_maximum if five else None)
+        if not welcome.session_present:
+            self._asked = None
+        elif self._asked is not None and not five and self._subscribed is not None:
+            # With MQTT 3.1.1 to ask again brings all retained messages again, and the session has our filters.
+            self._subscribed.set_result(self._asked)
+            if self._paused:
+                link.pause()
+            return
         # A session that is still there has had its retained messages, and asking for them again would repeat them.
         handling = RetainHandling.SEND_IF_SUBSCRIPTION_NOT_EXISTS
         if self._options.retained == "ignore":
@@ -303,7 +329,8 @@ class MqttDriver:
             TopicFilter(
                 entry.filter,
                 max_qos=QoS(entry.qos or 0),
-                # What we say ourselves at our status topic is no reading. (MQTT forbids to say so of a shared one.)
+                # What we say ourselves at our status topic is no reading. (MQTT forbids to say so of a shared one, and
+                # 3.1.1 cannot say it at all: what comes back is dropped when it is read.)
                 no_local=self._options.status_topic is not None and entry.filter not in dealt,
                 retain_as_published=False,
                 # MQTT sends them to no group; mosquitto 2.0.11 would send them to every member.
@@ -311,7 +338,7 @@ class MqttDriver:
             )
             for entry in entries
         ]
-        link.write(SubscribePacket(1, filters).write())
+        link.send(SubscribePacket(1, filters))
         if self._paused:
             link.pause()
 
@@ -346,10 +373,11 @@ class MqttDriver:
             self._refuse_qos_2(link)
         elif packet.packet_id:
             # Left unacknowledged it would come again at every reconnect, and hold a place in the window until then.
-            refusal = PubAckPacket(packet.packet_id, reason_code=PubAckReasonCode.IMPLEMENTATION_SPECIFIC_ERROR)
+            code = PubAckReasonCode.IMPLEMENTATION_SPECIFIC_ERROR
+            refusal = link.codec.write(PubAckPacket(packet.packet_id, reason_code=code))
             self._window.received(1)
             self._seen += 1
-            self._inlet.record(self._default, (), (), (), receipt=Owed(link, refusal.write(), 1))
+            self._inlet.record(self._default, (), (), (), receipt=Owed(link, refusal, 1))
 
     def _tell(self) -> None:
         """Say that we are connected, and what there is to know of it."""
@@ -373,14 +401,18 @@ class MqttDriver:
                 raise LinkLost(f"{options.address}: {link.lost.result()}")
             if not subscribed.done() and not self._paused:
                 raise LinkLost(f"{options.address}: no answer to the subscription within {wait:g} s")
-        answer = subscribed.result()
-        detail = ""
+        answer = self._asked = subscribed.result()
+        detail = "" if link.version == 5 else f", {link.codec.name}"
         for entry, code in zip(options.subscriptions(), answer.reason_codes, strict=False):
             if refused(code):
                 why = words(code, answer.reason_str)
                 raise LinkLost(f"{options.address}: the broker refuses the subscription {entry.filter!r}: {why}")
             if int(code) < (entry.qos or 0):
                 detail += f", {entry.filter!r} at QoS {int(code)} only"
+            if link.version != 5 and shared(entry.filter) != entry.filter:
+                detail += (
+                    f", which knows no shared subscriptions: whether {entry.filter!r} brings any is up to the broker"
+                )
         return detail
 
     def _refuse_qos_2(self, link: Link) -> None:
@@ -415,6 +447,7 @@ class MqttDriver:
         except KeyError:
             router.learn(topics)
             keys = list(map(router.keys.__getitem__, topics))
+        own = self._announcer.topic != "" and self._announcer.topic in keys
         retained = None
         if any(map(_retain, messages)):
             retained = bytes([RETAINED if message.retain else 0 for message in messages])
@@ -423,10 +456,11 @@ class MqttDriver:
             ids = [packet_id or 0 for packet_id in ids]
         receipt = Owed(link, _pubacks(numbered), len(numbered)) if numbered else None
         whole = _Columns([time] * len(keys), keys, values, retained, ids if numbered else None)
-        if session.expecting or router.only in (None, NOWHERE) or (retained and self._options.retained != "mark"):
-            self._record_sorted(messages, whole, receipt)
-        else:
+        plain = not own and (not retained or self._options.retained == "mark") and not session.expecting
+        if plain and router.only:
             self._record(router.only, whole, receipt)
+        else:
+            self._record_sorted(messages, whole, receipt)
         if numbered:
             session.observe(numbered)
             session.took(ids, keys, values, size)
@@ -444,13 +478,16 @@ class MqttDriver:
     def _record_sorted(self, messages: list[PublishPacket], whole: "_Columns", receipt: Owed | None) -> None:
         """A read that holds repeats, unwanted messages or several streams. The receipt goes with its last records."""
         inlet, session, streams, retained = self._inlet, self._session, self._router.streams, whole.flags
+        own_topic = self._announcer.topic
         ignore = self._options.retained == "ignore"
         parts: dict[str, list[int]] = {}
-        repeats = ignored = 0
+        repeats = ignored = own = 0
         for at, (message, key) in enumerate(zip(messages, whole.keys, strict=True)):
             packet_id = message.packet_id
             if packet_id and session.is_repeat(packet_id, key, message.payload, message.duplicate):
                 repeats += 1
+            elif key == own_topic:  # what we say of ourselves is no reading
+                own += 1
             elif streams[key] == NOWHERE:
                 inlet.bad_frame("a topic that no subscription matches", key.encode(errors="replace")[:64])
             elif ignore and retained and retained[at]:
@@ -461,6 +498,8 @@ class MqttDriver:
             inlet.count("redelivered_total", repeats)
         if ignored:
             inlet.count("retained_ignored_total", ignored)
+        if own:
+            inlet.count("own_status_total", own)
         mark = self._options.retained == "mark"
         last = len(parts) - 1
         for n, (stream, part) in enumerate(parts.items()):

@@ -428,7 +428,7 @@ def _log_refusal(reload: "asyncio.Future[list[str]]") -> None:
 
 def serve(config: Config) -> None:
     """Run a daemon in this process until it is told to stop."""
-    os.umask(0o077)
+    os.umask(os.umask(0o027) | 0o027)  # nothing for others; for the group, what our own umask leaves it
     for doubt in config.warnings:
         log_.warning("%s", doubt)
     daemon = Daemon(config)

@@ -1,4 +1,4 @@
-"""MQTT 5: batches to a broker at QoS 1, or one message per record (`format: raw`).
+"""MQTT 5 and 3.1.1: batches to a broker at QoS 1, or one message per record (`format: raw`).
 
 - Messages leave in the order of the calls; the broker's Receive Maximum is never exceeded, its Maximum Packet Size
   neither. What fits the window leaves in one write.
@@ -14,13 +14,13 @@ import math
 import random
 import re
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from mqtt5 import ConnAckPacket, DisconnectReasonCode, PubAckPacket, PubAckReasonCode, PublishPacket, QoS, SubAckPacket
 
 from gateway.errors import DeliveryTooLarge, SinkUnavailable
-from gateway.mqtt import STATUS_ID, Announcer, BrokerOptions, Link, LinkLost, Spoilt, connect, refused, words
-from gateway.plugin import Outlet, Plugin
+from gateway.mqtt import STATUS_ID, Announcer, Broker, BrokerOptions, Link, LinkLost, Spoilt, refused, words
+from gateway.plugin import Mistake, Outlet, Plugin
 from gateway.record import Delivery, Receipt, Rejected
 
 EXAMPLE = """\
@@ -33,11 +33,23 @@ streams: [alarms, freezer-temps]
 format: ndjson+zstd
 """
 
-PLACES = ("{gateway}", "{stream}", "{sink}", "{key}")
+RECORD = ("{key}", "{offset}")  # of one record: with `format: raw` only
+BATCH = ("{id}", "{epoch}", "{first}", "{last}", "{count}")
+PLACES = ("{gateway}", "{stream}", "{sink}", *BATCH, *RECORD)
 WINDOW = 1000  # messages on their way at most, whatever the broker allows: they wait in our memory too
 LAST_ID = STATUS_ID - 1
 RETRY_S, RETRY_MOST_S = 1.0, 60.0
 SETTLED_S = 60.0  # a connection at least this long was a success: the next wait is short again
+
+UNIQUE = ("{id}", "{first}", "{last}", "{offset}")
+OLDER = (
+    "MQTT 3.1.1: a broker cannot say that it refuses a message, so what its access list forbids is lost "
+    "without a word; write auto if it may speak MQTT 5"
+)
+MUTE = (
+    "MQTT 3.1.1 carries no batch id, content type or encoding: receivers must know the format, and cannot drop "
+    "repeats; add /{id}, or {epoch} and {first}"
+)
 
 # Refusals that will be the same tomorrow. Everything else (quota, an overloaded broker) is worth coming back for.
 DEFINITE = (
@@ -48,14 +60,20 @@ DEFINITE = (
 
 
 class Options(BrokerOptions, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """Publish to an MQTT 5 broker at QoS 1.
+    """Publish to an MQTT broker at QoS 1.
 
     A batch is one message: its content type is the MQTT property, the user properties are `id` (the batch id, by which
     receivers drop repeats), `encoding` (zstd, gzip), `first` and `last` (offsets) and `count` (records).
     With `format: raw` every record is a message of its own, its value as it was received.
+    MQTT 3.1.1 has no properties; there the topic alone can tell.
 
-    url: the broker, `mqtt://host:1883`, or `mqtts://host:8883` for TLS; its certificate is always verified.
-    topic: where to publish; `{gateway}`, `{stream}` and `{sink}` are filled in, with `format: raw` also `{key}`.
+    url: the broker, `mqtt://host:1883`, or `mqtts://host:8883` for TLS; its certificate is always verified. Over
+        websockets `ws://host:port/path`, or `wss://` for TLS; the path is `/mqtt` unless given.
+    version: of MQTT: `5`, `3` (3.1.1), or `auto`: 5, and 3.1.1 where the broker refuses it; docs/mqtt.md says what that
+        lacks.
+    topic: where to publish; `{gateway}`, `{stream}` and `{sink}` are filled in; of the batch `{id}` (four levels:
+        gateway, epoch, stream, offsets), `{epoch}`, `{first}`, `{last}` and `{count}`; with `format: raw` also `{key}`
+        and `{offset}` of the record.
     retain: ask the broker to keep the last message of each topic for those who subscribe later.
     ids: with `format: raw`, send the user properties `id` (of the batch) and `offset` along; about 70 bytes a message.
     client_id: our name at the broker, `tidegate-GATEWAY-SINK` unless given.
@@ -90,12 +108,31 @@ class Options(BrokerOptions, kw_only=True, frozen=True, forbid_unknown_fields=Tr
             raise ValueError(f"{self.topic!r}: only {', '.join(PLACES)} can be filled in")
         if not self.topic or any(sign in rest for sign in "+#\0"):
             raise ValueError(f"{self.topic!r} is no topic to publish to: it must not be empty, nor hold + or #")
+        if self.ids and self.version == 3:
+            raise ValueError("ids are properties, which MQTT 3.1.1 has not; write {id} and {offset} into the topic")
 
     def problem_with(self, written: str) -> str | None:
         """A key is a record's own; a batch has many."""
-        if "{key}" in self.topic and written != "raw":
-            return f"{self.topic!r}: {{key}} needs `format: raw`, one message per record; remove it, or write that"
+        place = next((place for place in RECORD if place in self.topic), None)
+        if place is not None and written != "raw":
+            return f"{self.topic!r}: {place} needs `format: raw`, one message per record; remove it, or write that"
         return None
+
+    def warnings(self) -> list[Mistake]:
+        found = super().warnings()
+        if self.version == 3:
+            found.append(Mistake(("version",), OLDER))
+            if not self.telling and not any(place in self.topic for place in RECORD):
+                found.append(Mistake(("topic",), MUTE))
+        if self.retain and any(place in self.topic for place in UNIQUE):
+            told = "each message has a topic of its own, and the broker keeps them all for ever; remove one of the two"
+            found.append(Mistake(("retain",), told))
+        return found
+
+    @property
+    def telling(self) -> bool:
+        """The topic tells one batch from all others."""
+        return "{id}" in self.topic or ("{epoch}" in self.topic and "{first}" in self.topic)
 
 
 _Message = tuple[str, bytes, int]  # topic, payload, offset (a batch: of its first record)
@@ -136,6 +173,7 @@ class MqttSink:
     def __init__(self, options: Options, outlet: Outlet) -> None:
         self._options, self._outlet = options, outlet
         self._link: Link | None = None
+        self._broker = Broker(options)
         self._announcer = Announcer(options, outlet, self._tell)
         self._reason = "not connected yet"
         self._queue: deque[_Send] = deque()  # sends that have messages left to write
@@ -153,12 +191,12 @@ class MqttSink:
         while True:
             link: Link | None = None
             try:
-                link = await connect(
-                    options,
+                link = await self._broker.connect(
                     self,
                     client_id=options.client(outlet.gateway, outlet.name),
                     clean_start=not lasting,
                     session_expiry_s=math.ceil(options.offline_after) if lasting else 0,
+                    subscribing=False,
                     will=announcer.will,
                 )
                 self._tell()
@@ -235,28 +273,49 @@ class MqttSink:
 
     def _tell(self) -> None:
         """Say that we are connected, and what there is to know of it."""
-        if self._link is not None:
-            complaint = self._announcer.complaint
-            self._outlet.up(f"{self._options.address}, {complaint}" if complaint else str(self._options.address))
+        if self._link is None:
+            return
+        parts = [str(self._options.address)]
+        if self._link.version != 5:
+            parts.append(self._link.codec.name)
+            if self._options.ids or not (
+                self._options.telling or any(place in self._options.topic for place in RECORD)
+            ):
+                parts.append("which carries no batch ids")
+        self._outlet.up(", ".join([*parts, self._announcer.complaint] if self._announcer.complaint else parts))
 
     # -- sending -------------------------------------------------------------------------------------------------------
 
     def _batch(self, delivery: Delivery) -> _Message:
-        if "{key}" in self._options.topic:
-            raise SinkUnavailable("topic: {key} can only be filled in with format: raw")
+        if place := next((place for place in RECORD if place in self._options.topic), None):
+            raise SinkUnavailable(f"topic: {place} can only be filled in with format: raw")
         return self._topic(delivery), delivery.body, delivery.extent.first
 
     def _records(self, delivery: Delivery) -> Iterator[_Message]:
         topic = self._topic(delivery)
         for batch in delivery.batches:
-            topics = [topic.replace("{key}", key) for key in batch.keys]
+            topics = [topic] * len(batch.keys)
+            if "{offset}" in topic:
+                topics = [topic.replace("{offset}", str(offset)) for offset in range(batch.first, batch.next)]
+            topics = [one.replace("{key}", key) for one, key in zip(topics, batch.keys, strict=True)]
             yield from zip(topics, batch.values, range(batch.first, batch.next), strict=True)
 
     def _topic(self, delivery: Delivery) -> str:
-        """The template, filled in but for the key."""
-        outlet = self._outlet
-        topic = self._options.topic.replace("{gateway}", outlet.gateway).replace("{sink}", outlet.name)
-        return topic.replace("{stream}", delivery.extent.stream)
+        """The template, filled in but for what is each record's own."""
+        outlet, extent = self._outlet, delivery.extent
+        return _fill(
+            self._options.topic,
+            {
+                "{gateway}": outlet.gateway,
+                "{sink}": outlet.name,
+                "{stream}": extent.stream,
+                "{id}": delivery.id,
+                "{epoch}": delivery.id.rsplit("/", 3)[-3],
+                "{first}": str(extent.first),
+                "{last}": str(extent.last),
+                "{count}": str(delivery.count),
+            },
+        )
 
     def _pump(self) -> None:
         """Write what the window has room for, in one go."""
@@ -274,7 +333,7 @@ class MqttSink:
             packet_id = self._next_id()
             refusal = _topic_problem(topic)
             if refusal is None:
-                packet = self._encode(send.delivery, topic, payload, offset, packet_id)
+                packet = link.codec.write(self._packet(send.delivery, topic, payload, offset, packet_id))
                 if not self._largest or len(packet) <= self._largest:
                     out.append(packet)
                     flying[packet_id] = send, offset
@@ -299,7 +358,7 @@ class MqttSink:
         self._last_id = packet_id
         return packet_id
 
-    def _encode(self, delivery: Delivery, topic: str, payload: bytes, offset: int, packet_id: int) -> bytes:
+    def _packet(self, delivery: Delivery, topic: str, payload: bytes, offset: int, packet_id: int) -> PublishPacket:
         properties: list[tuple[str, str]] = []
         if delivery.content_type:
             extent = delivery.extent
@@ -317,7 +376,7 @@ class MqttSink:
             packet_id=packet_id,
             content_type=delivery.content_type or None,
             user_properties=properties,
-        ).write()
+        )
 
     def _drop_all(self) -> None:
         """The connection is gone: what is under way may or may not have arrived, so all of it goes again."""
@@ -328,6 +387,12 @@ class MqttSink:
             send.failed(self._reason)
         self._flying.clear()
         self._queue.clear()
+
+
+def _fill(template: str, places: Mapping[str, str]) -> str:
+    for place, value in places.items():
+        template = template.replace(place, value)
+    return template
 
 
 def _topic_problem(topic: str) -> str | None:

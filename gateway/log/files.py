@@ -21,7 +21,10 @@ class Files(Protocol):
     """What the log asks of a file system. Everything blocks, and raises OSError or sqlite3.Error."""
 
     def make_folder(self, path: str) -> None:
-        """Create the folder, for its owner alone, where it is missing; it is on the device when this returns."""
+        """Create the folder, for its owner alone, where it is missing; it is on the device when this returns.
+
+        Who else may look is for the folder to say: what is in it can be read by its group, as far as the umask goes.
+        """
         ...
 
     def head(self, path: str, size: int) -> bytes:
@@ -84,7 +87,7 @@ class SystemFiles:
             return b""
 
     def open(self, path: str) -> int:
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
 
     def lock(self, fd: int) -> None:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -116,7 +119,7 @@ class SystemFiles:
 
     def connect(self, path: str, *, readonly: bool = False) -> sqlite3.Connection:
         if not readonly:
-            os.close(self.open(path))  # so that the file, and the -wal and -shm beside it, belong to its owner alone
+            os.close(self.open(path))  # SQLite gives the -wal and -shm beside it the same permissions
         uri = f"file:{quote(os.path.abspath(path))}?mode={'ro' if readonly else 'rw'}"
         return sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=5.0)
 

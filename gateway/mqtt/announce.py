@@ -163,14 +163,16 @@ class Announcer:
 
     def _publish(self, link: Link, message: Mapping[str, object]) -> None:
         confirmed = self._qos == QoS.AT_LEAST_ONCE
-        packet = PublishPacket(
-            self.topic,
-            self._encode({**message, "at": _iso(self._clock.now())}),
-            qos=self._qos,
-            retain=True,
-            packet_id=STATUS_ID if confirmed else None,
-            content_type="application/json",
-        ).write()
+        packet = link.codec.write(
+            PublishPacket(
+                self.topic,
+                self._encode({**message, "at": _iso(self._clock.now())}),
+                qos=self._qos,
+                retain=True,
+                packet_id=STATUS_ID if confirmed else None,
+                content_type="application/json",
+            )
+        )
         if self._largest and len(packet) > self._largest:
             self._complain(f"it takes packets of {self._largest} bytes only, too few for the status")
             return

@@ -7,16 +7,18 @@
   ignored.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
 
-from mqtt5 import Packet, read
+from mqtt5 import Packet
+
+from gateway.mqtt.codec import FIVE, NO_UTF8
 
 START = (
     80 * 1024
 )  # bytes; more than the largest topic, so that the head of any PUBLISH fits; a read that stays in cache
 SAMPLE = 64  # bytes of a broken packet that are kept
 PUBLISH = 3
-NO_UTF8 = "text that is no UTF-8"
 
 
 class Spoilt(NamedTuple):
@@ -33,9 +35,13 @@ Taken: TypeAlias = "list[Packet | Spoilt]"
 
 
 class Frames:
-    """The receiving half of a connection. `limit`: bytes of the largest packet that is taken, START at least."""
+    """The receiving half of a connection.
 
-    def __init__(self, limit: int) -> None:
+    `limit`: bytes of the largest packet that is taken, START at least. `read`: that of a Codec.
+    """
+
+    def __init__(self, limit: int, read: Callable[[memoryview], tuple[Packet, int]] = FIVE.read) -> None:
+        self._read = read
         self._limit = max(limit, START)  # what fits the buffer is taken: the outcome must not depend on how reads fall
         self._buffer = bytearray(START)
         self._view = memoryview(self._buffer)
@@ -55,7 +61,7 @@ class Frames:
         end = self._have + count
         at = min(self._skip, end)
         self._skip -= at
-        view, append = self._view, packets.append
+        view, read, append = self._view, self._read, packets.append
         while at < end:
             try:
                 while at < end:

@@ -11,7 +11,7 @@ import contextlib
 import socket
 import ssl
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, cast
+from typing import Protocol, cast
 
 from mqtt5 import (
     ConnAckPacket,
@@ -25,19 +25,16 @@ from mqtt5 import (
     PubAckPacket,
     PublishPacket,
     SubAckPacket,
-    Will,
 )
 
-from gateway.mqtt import tls
-from gateway.mqtt.frames import NO_UTF8, Frames, Spoilt, Taken
-from gateway.mqtt.options import BrokerOptions
-from gateway.mqtt.trouble import LinkLost, explain, refused, shut_out, stranger, words
+from gateway.mqtt.codec import NO_UTF8, Codec
+from gateway.mqtt.frames import Frames, Spoilt, Taken
+from gateway.mqtt.trouble import HungUp, explain, refused, shut_out, stranger, words
 
 MOST_PANICS = 8  # packets per connection that may make the codec panic: each costs lines on stderr
 CLOSE_S = 1.0  # what a broker gets to take our DISCONNECT
-NO_MQTT5 = b"\x20\x02\x00\x01"  # how an MQTT 3 broker says: unacceptable protocol version
+OLD_CONNACK = b"\x20\x02"  # a CONNACK as MQTT 3.1.1 has it, two bytes long; that of MQTT 5 has three at least
 
-_PING = PingReqPacket().write()
 _ONLY_PUBLISH = {PublishPacket}
 
 
@@ -61,73 +58,21 @@ class Owner(Protocol):
         ...
 
 
-async def connect(
-    options: BrokerOptions,
-    owner: Owner,
-    *,
-    client_id: str,
-    clean_start: bool,
-    session_expiry_s: int = 0,
-    receive_maximum: int = 65535,
-    will: Will | None = None,
-) -> "Link":
-    """Return when the broker has let us in. Raises LinkLost with the reason in words."""
-    address = options.address
-    context = tls.context(options)
-    try:
-        password = options.password_file.read() if options.password_file is not None else None
-    except OSError as error:
-        raise LinkLost(f"the password cannot be read: {explain(error)}") from error
-    hello = ConnectPacket(
-        client_id,
-        username=options.username,
-        password=password,
-        clean_start=clean_start,
-        will=will,
-        keep_alive=int(options.keepalive),
-        session_expiry_interval=session_expiry_s,
-        receive_max=receive_maximum,
-        topic_alias_max=0,
-        max_packet_size=int(options.max_packet),
-    )
-    link = Link(owner, hello, int(options.max_packet), secure=context is not None)
-    try:
-        async with asyncio.timeout(options.connect_timeout):
-            await asyncio.get_running_loop().create_connection(
-                lambda: link, address.host, address.port, ssl=context, server_hostname=address.host if context else None
-            )
-            either: set[asyncio.Future[Any]] = {link.welcome, link.lost}
-            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-    except TimeoutError as error:
-        link.drop("timed out")
-        raise LinkLost(
-            f"{address}: no answer within {options.connect_timeout:g} s; check that it is a broker"
-        ) from error
-    except (ConnectionResetError, ConnectionAbortedError) as error:  # in the midst of the handshake
-        raise LinkLost(f"{address}: {shut_out(context is not None)}") from error
-    except OSError as error:
-        raise LinkLost(f"{address}: {explain(error)}") from error
-    except BaseException:
-        link.drop("cancelled")
-        raise
-    if not link.welcome.done():
-        raise LinkLost(f"{address}: {link.lost.result()}", link.refusal)
-    return link
-
-
 class Link(asyncio.BufferedProtocol):
-    """Made by `connect()`. `lost` gets the reason, in words, when the connection is gone."""
+    """Made by a Broker. `lost` gets the reason, in words, when the connection is gone."""
 
-    def __init__(self, owner: Owner, hello: ConnectPacket, limit: int, *, secure: bool) -> None:
+    def __init__(self, owner: Owner, hello: ConnectPacket, limit: int, codec: Codec, *, secure: bool) -> None:
         loop = asyncio.get_running_loop()
         self.welcome: asyncio.Future[ConnAckPacket] = loop.create_future()
         self.lost: asyncio.Future[str] = loop.create_future()
         self.took_s = 0.0  # from hello to welcome: what one exchange with the broker takes
         self.refusal: ConnAckReasonCode | None = None  # why the broker did not let us in
+        self.mute = False  # it hung up instead, and did not say why
+        self.codec = codec
         self._owner, self._hello, self._loop = owner, hello, loop
         self._secure = secure
         self._heard = False
-        self._frames = Frames(limit)
+        self._frames = Frames(limit, codec.read)
         self._transport: asyncio.Transport | None = None
         self._socket: socket.socket | None = None
         self._reason = ""
@@ -140,6 +85,19 @@ class Link(asyncio.BufferedProtocol):
         self._out: list[bytes] = []  # written in this round of the loop
 
     # -- what an owner does --------------------------------------------------------------------------------------------
+
+    @property
+    def version(self) -> int:
+        """Of MQTT: 5, or 3 for 3.1.1."""
+        return self.codec.version
+
+    @property
+    def attached(self) -> bool:
+        """It has its transport, and has said hello."""
+        return self._transport is not None
+
+    def send(self, packet: Packet) -> None:
+        self.write(self.codec.write(packet))
 
     def write(self, data: bytes) -> None:
         """Send, together with everything else that is written in this round of the loop: a send may wake another
@@ -190,7 +148,7 @@ class Link(asyncio.BufferedProtocol):
     def refuse(self, reason: str, code: DisconnectReasonCode) -> None:
         """Say why, and end the connection once what was written is sent."""
         self._reason = self._reason or reason
-        self.write(DisconnectPacket(reason_code=code).write())
+        self.send(DisconnectPacket(reason_code=code))
         self._flush()
         if self._transport is not None:
             self._transport.close()
@@ -202,7 +160,7 @@ class Link(asyncio.BufferedProtocol):
         self._transport = transport
         self._socket = transport.get_extra_info("socket")
         self.took_s = -self._loop.time()
-        transport.write(self._hello.write())
+        transport.write(self.codec.write(self._hello))
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return self._frames.space()
@@ -228,18 +186,21 @@ class Link(asyncio.BufferedProtocol):
 
     def _flush(self) -> None:
         out, self._out = self._out, []
-        if out and self._transport is not None and not self._transport.is_closing():
-            self._transport.write(out[0] if len(out) == 1 else b"".join(out))
+        data = out[0] if len(out) == 1 else b"".join(out)
+        if data and self._transport is not None and not self._transport.is_closing():
+            self._transport.write(data)
 
     def _why(self, error: Exception | None) -> str:
         """Why the connection is gone, where neither side said it."""
         if isinstance(error, ssl.SSLError):
             return explain(error)
         if not self.welcome.done() and isinstance(error, ConnectionError | None):
-            return shut_out(self._secure)
-        if error is not None:
+            self.mute = True
+            return f"{error} before it let us in" if isinstance(error, HungUp) else shut_out(self._secure)
+        if error is not None and not isinstance(error, HungUp):
             return explain(error) if isinstance(error, OSError) else str(error)
-        return f"the broker closed the connection; if it does so again and again, {self._namesake}"
+        told = error or "the broker closed the connection"
+        return f"{told}; if it does so again and again, {self._namesake}"
 
     # -- inside --------------------------------------------------------------------------------------------------------
 
@@ -286,8 +247,9 @@ class Link(asyncio.BufferedProtocol):
     def _spoilt(self, packet: Spoilt) -> None:
         self._panics += packet.reason == NO_UTF8
         self._owner.spoilt(packet)
-        if packet.fatal and packet.sample.startswith(NO_MQTT5):
-            self.refuse("the broker does not speak MQTT 5", DisconnectReasonCode.UNSPECIFIED_ERROR)
+        if packet.fatal and self.version == 5 and not self.welcome.done() and packet.sample.startswith(OLD_CONNACK):
+            self.refusal = ConnAckReasonCode.UNSUPPORTED_PROTOCOL_VERSION
+            self.drop("the broker does not speak MQTT 5; leave version out, or write auto")
         elif packet.fatal:
             self.refuse(f"malformed packet: {packet.reason}", DisconnectReasonCode.MALFORMED_PACKET)
         elif self._panics > MOST_PANICS:
@@ -321,7 +283,7 @@ class Link(asyncio.BufferedProtocol):
             return
         self._pinged = True
         self._set_mark(1)
-        self.write(_PING)
+        self.send(PingReqPacket())
         self._beat = self._loop.call_later(self._beat_s, self._ping)
 
     def _set_mark(self, size: int) -> None:

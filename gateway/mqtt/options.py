@@ -1,7 +1,7 @@
 """Where a broker is and how to log in: the options that every MQTT plugin shares."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 from urllib.parse import urlsplit
 
 import msgspec
@@ -10,7 +10,8 @@ from gateway.address import is_loopback
 from gateway.plugin import Mistake
 from gateway.quantity import Duration, LocalPath, Secret, Size
 
-PORTS = {"mqtt": 1883, "mqtts": 8883}
+PORTS = {"mqtt": 1883, "mqtts": 8883, "ws": 80, "wss": 443}
+USUAL_PATH = "/mqtt"  # of a websocket
 SOONEST_S = 10.0  # between two messages of status_topic
 LONGEST_TOPIC = 60_000  # bytes, with room for the gateway's id
 SMALLEST_PACKET = 1024  # bytes; a CONNACK with its properties must fit
@@ -20,15 +21,18 @@ class Address(NamedTuple):
     host: str
     port: int
     tls: bool
+    path: str = ""  # of the websocket; "" where there is none
 
     def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}{self.path}"
 
 
 class BrokerOptions(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """`mqtt://host:port` or, with TLS, `mqtts://host:port`; the broker's certificate is always verified."""
+    """`mqtt://host:port` or, over websockets, `ws://host:port/path`; `mqtts://` and `wss://` with TLS."""
 
     url: str
+    version: Literal["auto", 3, 5] = "auto"
     client_id: str | None = None
     username: str | None = None
     password_file: Secret | None = None
@@ -46,7 +50,7 @@ class BrokerOptions(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fi
     def __post_init__(self) -> None:
         address = self.address
         if not address.tls and (self.ca_file or self.cert_file or self.key_file):
-            raise ValueError("ca_file, cert_file and key_file need a url that starts with mqtts://")
+            raise ValueError("ca_file, cert_file and key_file need a url that starts with mqtts:// or wss://")
         if bool(self.cert_file) != bool(self.key_file):
             raise ValueError("cert_file and key_file belong together")
         if self.key_password_file is not None and self.key_file is None:
@@ -74,11 +78,15 @@ class BrokerOptions(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fi
         return taken
 
     def warnings(self) -> list[Mistake]:
-        address = self.address
+        address, found = self.address, []
         if self.password_file is not None and not address.tls and not is_loopback(address.host):
-            told = f"the password travels in the open to {address.host}; write mqtts:// if the broker speaks TLS"
-            return [Mistake(("url",), told)]
-        return []
+            secure = "wss" if address.path else "mqtts"
+            told = f"the password travels in the open to {address.host}; write {secure}:// if the broker speaks TLS"
+            found.append(Mistake(("url",), told))
+        if self.version == 3 and self.status_topic is not None and self.offline_after:
+            told = "MQTT 3.1.1 knows no offline_after: the broker says offline as soon as a connection breaks"
+            found.append(Mistake(("status_topic",), told))
+        return found
 
     def client(self, gateway: str, name: str) -> str:
         """Our name at the broker, for the entry called `name`."""
@@ -90,7 +98,7 @@ class BrokerOptions(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fi
 
     @property
     def address(self) -> Address:
-        """Host, port and whether TLS is used. Raises ValueError with what to write instead."""
+        """Host, port, whether TLS is used, and the websocket's path. Raises ValueError with what to write instead."""
         example = "write mqtt://host:1883, or mqtts://host:8883 for TLS"
         try:
             parts = urlsplit(self.url)
@@ -101,9 +109,16 @@ class BrokerOptions(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fi
             raise ValueError(f"{self.url!r} is no broker; {example}")
         if "@" in parts.netloc:
             raise ValueError("no login inside the url; use username and password_file")
-        if parts.path not in ("", "/") or parts.query or parts.fragment or not parts.hostname:
-            raise ValueError(f"{self.url!r} must be a scheme, a host and a port, nothing more; {example}")
-        return Address(parts.hostname, port or PORTS[parts.scheme], parts.scheme == "mqtts")
+        over, path = parts.scheme in ("ws", "wss"), ""
+        if over:
+            example = "write ws://host:port/mqtt, or wss:// for TLS"
+            path = parts.path if parts.path not in ("", "/") else USUAL_PATH
+            if not path.isascii() or not path.isprintable() or " " in path:
+                raise ValueError(f"{self.url!r}: a path is plain ASCII, anything else is written like %20")
+        if (parts.path not in ("", "/") and not over) or parts.query or parts.fragment or not parts.hostname:
+            told = "a scheme, a host, a port and a path" if over else "a scheme, a host and a port"
+            raise ValueError(f"{self.url!r} must be {told}, nothing more; {example}")
+        return Address(parts.hostname, port or PORTS[parts.scheme], parts.scheme in ("mqtts", "wss"), path)
 
 
 def _status_problem(topic: str) -> str | None:

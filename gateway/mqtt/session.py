@@ -9,7 +9,8 @@ all agree, and it would be taken for a repeat and lost. So repeats are only reco
 as mosquitto's do: then an id comes back after 65,535 messages, and can mean nothing else before. Two observations show
 it; a broker that hands out the lowest free id can produce neither:
 
-- an id above our Receive Maximum, in a run of consecutive ids: so many are never in use at once, a lower id was free;
+- an id above our Receive Maximum, in a run of consecutive ids: so many are never in use at once, a lower id was free
+  (MQTT 3.1.1 has no such limit; there the id must be above MEMORY, as no broker has so many under way);
 - after a resumed session's repeats, a new message whose id is above one that was free: none of the ids that came on
   this connection so far is it, and everything in use has been sent again before anything new.
 
@@ -49,9 +50,10 @@ class _Read(NamedTuple):
 class Session:
     """The last messages that carried an id, over all connections of one session."""
 
-    def __init__(self, receive_maximum: int, memory: Sequence[Remembered]) -> None:
-        self.cycling = False
-        self._receive_maximum = receive_maximum
+    def __init__(self, memory: Sequence[Remembered]) -> None:
+        self._shown = False  # a new message behind the repeats showed that ids go round
+        self._most = MEMORY  # messages that the broker may have under way
+        self._peak = 0  # the highest id in a run of consecutive ones
         self._run = 0
         self._last = 0
         self._newest = 0  # id of the last message that was no repeat
@@ -66,9 +68,15 @@ class Session:
         self._undecided = False
         self.observe(self._ids)
 
-    def resumed(self, present: bool) -> None:
-        """A connection was made; `present`: the broker still has our session."""
+    @property
+    def cycling(self) -> bool:
+        """The broker's ids are seen to go round."""
+        return self._shown or self._peak > self._most
+
+    def resumed(self, present: bool, receive_maximum: int | None) -> None:
+        """A connection was made. `present`: the broker still has our session; `receive_maximum`: what it was told."""
         self._known, self._since, self._run = {}, 0, 0
+        self._most = MEMORY if receive_maximum is None else receive_maximum
         if present:
             self._fold(0)
             self._known = dict(zip(self._ids, self._prints, strict=True))
@@ -77,7 +85,7 @@ class Session:
             del self._ids[:], self._prints[:]
             self._reads.clear()
             self._count = self._size = 0
-            self.cycling = False
+            self._shown, self._peak = False, 0
         self._undecided = bool(self._known) and not self.cycling
 
     @property
@@ -93,7 +101,7 @@ class Session:
         new = next((m.packet_id for m in messages if m.packet_id and not m.duplicate), None)
         if new is not None:
             lowest = next(n for n in range(1, LAST_ID + 2) if n not in seen)
-            self.cycling = new > lowest
+            self._shown = new > lowest
         elif any(seen) and not waited and len(messages) <= MEMORY:
             return False
         self._undecided = False
@@ -135,8 +143,8 @@ class Session:
         for packet_id in ids:
             self._run = self._run + 1 if packet_id == self._last % LAST_ID + 1 else 0
             self._last = packet_id
-            if self._run >= RUN and packet_id > self._receive_maximum:
-                self.cycling = True
+            if self._run >= RUN and packet_id > self._peak:
+                self._peak = packet_id
 
     def _shift(self) -> _Read:
         read = self._reads.popleft()

@@ -10,18 +10,24 @@ from gateway.network import Peer
 class LinkLost(TidegateError):
     """There is no connection, or no longer; the text says why, for the person who reads the status.
 
-    `code` is the broker's reason code where it did not let us in, else None.
+    `code` is the broker's reason code where it did not let us in, else None; `mute`: it hung up at our hello, saying
+    nothing.
     """
 
-    def __init__(self, reason: str, code: IntEnum | None = None) -> None:
+    def __init__(self, reason: str, code: IntEnum | None = None, *, mute: bool = False) -> None:
         super().__init__(reason)
-        self.code = code
+        self.code, self.mute = code, mute
+
+
+class HungUp(ConnectionError):
+    """The far side ended what the connection runs over; the text says how."""
 
 
 # What to try, by the name of a reason code, where the name alone does not tell.
 _TRY = {
     "BAD_USER_NAME_OR_PASSWORD": "check username and the password's file",
     "NOT_AUTHORIZED": "check the login, and what the broker allows it",
+    "UNSUPPORTED_PROTOCOL_VERSION": "leave version out, or write auto",
     "CLIENT_ID_NOT_VALID": "write another client_id",
     "BANNED": "ask the broker's owner",
     "SERVER_BUSY": "we come back",

@@ -518,7 +518,10 @@ def test_a_client_that_is_thrown_out_by_its_namesake_is_told_so():
     asyncio.run(main())
 
 
-def test_a_broker_that_speaks_mqtt_3_only_is_named_as_such():
+@pytest.mark.parametrize(
+    ("version", "words"), [(5, "does not speak MQTT 5; leave version out"), ("auto", "neither MQTT 5 nor MQTT 3.1.1")]
+)
+def test_a_broker_that_does_not_speak_our_version_is_named_as_such(version, words):
     async def main():
         async def answer(reader, writer):
             await reader.read(100)
@@ -527,9 +530,9 @@ def test_a_broker_that_speaks_mqtt_3_only_is_named_as_such():
             writer.close()
 
         server = await asyncio.start_server(answer, "127.0.0.1", 0)
-        async with House(plugin, options(server.sockets[0].getsockname()[1])) as house:
+        async with House(plugin, options(server.sockets[0].getsockname()[1], version=version)) as house:
             await until(lambda: house.failures)
-            assert "does not speak MQTT 5" in house.failures[0]
+            assert words in house.failures[0]
         server.close()
 
     asyncio.run(main())

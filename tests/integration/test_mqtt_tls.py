@@ -10,7 +10,7 @@ from house import FakeOutlet, House, delivery, sent, until
 
 from drivers.mqtt import Options as DriverOptions
 from drivers.mqtt import plugin as driver
-from gateway.mqtt import BrokerOptions, LinkLost, connect
+from gateway.mqtt import Broker, BrokerOptions, LinkLost
 from gateway.quantity import Duration, Secret
 from gateway.testing import Mosquitto, free_port
 from sinks.mqtt import Options as SinkOptions
@@ -83,7 +83,7 @@ def attempt(url, **options):
     async def main():
         broker = BrokerOptions(url=url, connect_timeout=Duration(5), **options)
         try:
-            link = await connect(broker, Silent(), client_id="x", clean_start=True)
+            link = await Broker(broker).connect(Silent(), client_id="x", clean_start=True)
         except LinkLost as lost:
             return str(lost)
         await link.close()
@@ -248,7 +248,9 @@ def test_those_who_are_no_broker_are_named(answer, url, told):
         server = await asyncio.start_server(serve, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
         with pytest.raises(LinkLost, match=told):
-            await connect(BrokerOptions(url=f"{url}://127.0.0.1:{port}"), Silent(), client_id="x", clean_start=True)
+            await Broker(BrokerOptions(url=f"{url}://127.0.0.1:{port}")).connect(
+                Silent(), client_id="x", clean_start=True
+            )
         server.close()
 
     asyncio.run(main())
@@ -258,8 +260,8 @@ def test_two_clients_of_one_name_are_told_to_have_names_of_their_own(tmp_path):
     async def main():
         with Mosquitto(tmp_path) as broker:
             options = BrokerOptions(url=f"mqtt://127.0.0.1:{broker.port}")
-            first = await connect(options, Silent(), client_id="twin", clean_start=True)
-            second = await connect(options, Silent(), client_id="twin", clean_start=True)
+            first = await Broker(options).connect(Silent(), client_id="twin", clean_start=True)
+            second = await Broker(options).connect(Silent(), client_id="twin", clean_start=True)
             assert "another client has our name 'twin'" in await first.lost
             await second.close()
 

@@ -1,5 +1,6 @@
 """What the log does on a good day."""
 
+import os
 import sqlite3
 import stat
 
@@ -133,11 +134,18 @@ def test_a_log_of_a_newer_version_is_refused_and_not_touched(folder, part):
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
-def test_the_files_belong_to_their_owner_alone(folder):
-    log = open_log(folder)
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o640), (0o027, 0o640), (0o077, 0o600)])
+def test_the_folder_is_its_owners_alone_and_its_files_can_be_read_by_those_it_is_opened_to(folder, umask, mode):
+    before = os.umask(umask)
+    try:
+        log = open_log(folder)
+        append(log, "s", [b"a"])
+        commit(log)
+    finally:
+        os.umask(before)
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-    assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o600}
-    assert {path.name for path in folder.iterdir()} >= {"journal", "log.db", "log.db-wal"}
+    assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {mode}
+    assert {path.name for path in folder.iterdir()} >= {"journal", "log.db", "log.db-wal", "log.db-shm"}
     log.close()
 
 

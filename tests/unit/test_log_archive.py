@@ -276,7 +276,7 @@ def test_another_user_is_told_how_to_read_it_and_reads_it_then_without_any_right
     os.chown(folder, 0, grp.getgrnam("daemon").gr_gid)
     assert "group daemon, mode 0750); try: sudo usermod -aG daemon nobody, then log in again" in look()
     folder.chmod(0o755)
-    assert f"nobody may not read {folder}/journal (it belongs to root, group root, mode 0600)" in look()
+    assert f"nobody may not read {folder}/journal (it belongs to root, group root, mode 0640)" in look()
     for path in folder.iterdir():
         path.chmod(0o644)
     before = state(folder)

@@ -51,6 +51,12 @@ def test_every_option_is_explained():
         ({"url": "mqtt://b/topic"}, "nothing more"),
         ({"url": "mqtt://b:99999"}, "has no port from 1 to 65535"),
         ({"ca_file": "/ca.pem"}, "mqtts://"),
+        ({"url": "ws://b/mqtt", "ca_file": "/ca.pem"}, "wss://"),
+        ({"url": "ws://b/mqtt?token=1"}, "nothing more; write ws://host:port/mqtt"),
+        ({"url": "ws://b/a\u00e4"}, "written like %20"),
+        ({"url": "http://b/mqtt"}, "is no broker"),
+        ({"version": 4}, "Invalid enum value 4"),
+        ({"version": "3.1.1"}, "Invalid enum value"),
         ({"url": "mqtts://b", "cert_file": "/c.pem"}, "belong together"),
         ({"password_file": "/p"}, "needs a username"),
         ({"key_password_file": "/p"}, "needs a key_file"),
@@ -81,6 +87,20 @@ def test_a_wrong_driver_option_is_refused_in_words(options, words):
     assert words in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("url", "address"),
+    [
+        ("mqtt://b", ("b", 1883, False, "")),
+        ("mqtts://b/", ("b", 8883, True, "")),
+        ("ws://b", ("b", 80, False, "/mqtt")),
+        ("wss://b:8443/", ("b", 8443, True, "/mqtt")),
+        ("wss://[::1]/ws/a%20b", ("::1", 443, True, "/ws/a%20b")),
+    ],
+)
+def test_a_url_says_where_a_broker_is(url, address):
+    assert tuple(sink(url=url).address) == address
+
+
 def test_one_name_at_a_broker_is_claimed_by_one_entry():
     mine = driver(status_topic="gw/{gateway}/status").claims("g1", "cloud")
     assert mine == {
@@ -95,8 +115,32 @@ def test_one_name_at_a_broker_is_claimed_by_one_entry():
 def test_a_password_in_the_open_is_warned_of_but_not_to_ourselves():
     login = {"username": "u", "password_file": "/p"}
     assert [warning.path for warning in sink(**login).warnings()] == [("url",)]
-    for url in ("mqtts://b", "mqtt://localhost", "mqtt://127.0.0.1:1883", "mqtt://[::1]"):
+    (told,) = sink(url="ws://b/mqtt", **login).warnings()
+    assert "write wss://" in str(told)
+    for url in ("mqtts://b", "wss://b", "ws://localhost", "mqtt://localhost", "mqtt://127.0.0.1:1883", "mqtt://[::1]"):
         assert not sink(url=url, **login).warnings()
+
+
+def warned(options):
+    return [(one.path, str(one)) for one in options.warnings()]
+
+
+def test_what_is_lost_with_an_older_version_is_warned_of_where_that_is_written():
+    assert not warned(driver(status_topic="gw/s"))
+    assert not warned(sink(topic="gw/{stream}"))
+    shared = driver(version=3, status_topic="gw/s", subscribe=["$share/g/a"])
+    paths = [path for path, _ in warned(shared)]
+    assert paths == [("status_topic",), ("subscribe", 0), ("subscribe", 0), ("version",)]
+    assert [path for path, _ in warned(sink(version=3))] == [("version",), ("topic",)]
+    for topic in ("gw/{id}", "gw/{stream}/{epoch}/{first}", "gw/{key}"):
+        assert [path for path, _ in warned(sink(version=3, topic=topic))] == [("version",)]
+    with pytest.raises(msgspec.ValidationError, match="write {id} and {offset} into the topic"):
+        sink(version=3, ids=True)
+
+
+def test_retained_messages_under_topics_of_their_own_are_warned_of():
+    assert [path for path, _ in warned(sink(topic="gw/{id}", retain=True))] == [("retain",)]
+    assert not warned(sink(topic="gw/{stream}", retain=True))
 
 
 def test_a_misspelt_place_in_a_topic_is_understood():
@@ -109,7 +153,8 @@ def test_a_misspelt_place_in_a_topic_is_understood():
 def test_a_key_in_the_topic_needs_a_message_per_record():
     assert sink(topic="gw/{key}").problem_with("raw") is None
     assert sink(topic="gw/{stream}").problem_with("ndjson") is None
-    assert "format: raw" in sink(topic="gw/{key}").problem_with("ndjson+zstd")
+    for topic in ("gw/{key}", "gw/{id}/{offset}"):
+        assert "format: raw" in sink(topic=topic).problem_with("ndjson+zstd")
 
 
 @pytest.mark.parametrize("topic", ["", "a/#", "a/+", "gw/{name}", "gw/{stream"])
