@@ -349,6 +349,7 @@ class Forwarder:
         try:
             self._settle(delivery, await self.sink.send(delivery))
         except DeliveryTooLarge as error:
+            self._board.up(self.reader, f"batches are cut smaller: {error}")
             self._halve(delivery, waiting, str(error))
         except DeliveryRefused as error:
             self._search(delivery, waiting, str(error))
@@ -386,7 +387,6 @@ class Forwarder:
         self._log.positions.recut(self.reader, extent, halves)
         self._ready.pop(extent, None)
         self._cut += [waiting._replace(extent=half) for half in halves]
-        self._board.up(self.reader, f"a batch is cut in two: {why}")
         self._request_commit()
 
     def _search(self, delivery: Delivery, waiting: "Waiting", why: str) -> None:

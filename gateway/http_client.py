@@ -81,6 +81,7 @@ class HttpClient:
         self._server, self._papers, self._proxy, self._wrote = server, papers, proxy, wrote
         self._connect_timeout_s, self._timeout_s = connect_timeout_s, timeout_s
         self._idle: list[_Connection] = []
+        self._closed = False
         self._tls: ssl.SSLContext | None = None
         self._stamps: tuple[object, ...] = ()  # of the files it was made from
 
@@ -108,6 +109,8 @@ class HttpClient:
             raise Unanswered(f"{server}: no answer within {self._timeout_s:g} s; see timeout") from error
 
     def close(self) -> None:
+        """Keep no connection any more; those in use end with their request."""
+        self._closed = True
         for connection in self._idle:
             connection.close()
         self._idle.clear()
@@ -120,7 +123,7 @@ class HttpClient:
         except BaseException:  # also cancelled: its answer would be taken for that of the next request
             connection.close()
             raise
-        if connection.reusable:
+        if connection.reusable and not self._closed:
             self._idle.append(connection)
         else:
             connection.close()
@@ -143,7 +146,7 @@ class HttpClient:
             context = self._context() if server.tls else None
         except Unusable as error:
             raise Unanswered(str(error)) from error
-        at = proxy or server
+        at, where = proxy or server, f"the proxy {proxy}" if proxy is not None else str(server)
         try:
             async with asyncio.timeout(self._connect_timeout_s):
                 if proxy is None:
@@ -152,14 +155,14 @@ class HttpClient:
                 return connection if context is None else await self._tunnel(connection, context)
         except TimeoutError as error:
             told = f"no connection within {self._connect_timeout_s:g} s; check the address, and the network"
-            raise Unanswered(f"{at}: {told}") from error
+            raise Unanswered(f"{where}: {told}") from error
         except (ConnectionResetError, ConnectionAbortedError) as error:  # in the midst of the handshake
             raise Unanswered(
-                f"{at}: it ended the connection at once; write http:// if no TLS is spoken there"
+                f"{where}: it ended the connection at once; write http:// if no TLS is spoken there"
             ) from error
         except (OSError, UnicodeError) as error:
             told = explain(error, RECEIVER) if isinstance(error, OSError) else "that is no host name"
-            raise Unanswered(f"{at}: {told}") from error
+            raise Unanswered(f"{where}: {told}") from error
 
     async def _dial(self, at: Server, context: ssl.SSLContext | None) -> "_Connection":
         _, connection = await asyncio.get_running_loop().create_connection(

@@ -5,8 +5,12 @@ import contextlib
 import os
 import re
 import socket
+import sqlite3
 import ssl
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 from certificates import Authority
@@ -14,8 +18,10 @@ from house import FakeOutlet, delivery, sent, until
 from web_receiver import CUT, CUT_IN_ANSWER, HANG, OK, PAGE, REDIRECT, STORED_AND_CUT, Act, WebReceiver
 
 from gateway.errors import DeliveryRefused, DeliveryTooLarge, SinkUnavailable
+from gateway.formats import Format
 from gateway.quantity import Duration, Secret
-from gateway.testing import free_port
+from gateway.record import Gap
+from gateway.testing import free_port, wait_for_port
 from sinks.http import Options, plugin
 
 
@@ -549,3 +555,24 @@ def test_a_batch_that_is_too_large_or_refused_is_the_houses_to_cut():
     with WebReceiver([Act(413), Act(400)]) as receiver:
         results, _ = send(receiver.url, delivery(0, [b"1", b"2"]), delivery(0, [b"1", b"2"]))
     assert [type(result) for result in results] == [DeliveryTooLarge, DeliveryRefused]
+
+
+def test_the_receiver_of_the_manual_stores_each_batch_once(tmp_path):
+    manual = (Path(__file__).parents[2] / "docs" / "http.md").read_text()
+    (tmp_path / "receiver.py").write_text(re.search(r"```python\n(.*?)```", manual, re.DOTALL)[1])
+    port = free_port()
+    values = [b'{"v":%d}' % n for n in range(100)]
+    body = Format.parse("ndjson+gzip").encode(
+        delivery(0, values).batches, [Gap("s", 100, 120, "evicted")], gateway="g", epoch="e"
+    )
+    what = delivery(0, values, body=body, encoding="gzip")
+    process = subprocess.Popen([sys.executable, "receiver.py", str(port)], cwd=tmp_path, stderr=subprocess.DEVNULL)
+    try:
+        wait_for_port(port)
+        results, _ = send(f"http://127.0.0.1:{port}/in", what, what, what, echo=True)
+        assert results == [((),)] * 3
+    finally:
+        process.kill()
+        process.wait(10)
+    with contextlib.closing(sqlite3.connect(tmp_path / "readings.db")) as db:
+        assert db.execute("SELECT count(*), count(DISTINCT value) FROM readings").fetchone() == (100, 100)
