@@ -168,12 +168,14 @@ takes_configuration() {
 }
 
 check() {
-  local check=("$HOME_DIR/releases/$1/bin/tidegate" check --config "$CONFIG")
+  local line as=() command=("$HOME_DIR/releases/$1/bin/tidegate" check --config "$CONFIG")
   if booted; then
-    systemd-run --quiet --wait --pipe --collect -p User=tidegate -p Group=tidegate -p EnvironmentFile=-/etc/default/tidegate \
-      -p "Environment=CREDENTIALS_DIRECTORY=/run/credentials/tidegate.service" "${check[@]}" < /dev/null
+    while read -r line; do as+=(-p "$line"); done < <(
+      systemctl cat tidegate 2> /dev/null | grep -E '^(Environment(File)?|(Load|Set)Credential(Encrypted)?)=.'
+    )
+    systemd-run --quiet --wait --pipe --collect -p User=tidegate -p Group=tidegate "${as[@]}" "${command[@]}" < /dev/null
   else
-    runuser -u tidegate -- "${check[@]}"
+    runuser -u tidegate -- "${command[@]}"
   fi
 }
 

@@ -49,7 +49,7 @@ boot() {
   local more=()
   [ -z "$link" ] || more=(--bind="$(readlink -f "$link"):/dev/ttyUSB0")
   systemd-nspawn -q -D "$root" --boot --machine="tidegate-$$" --register=no --keep-unit --console=pipe --private-network \
-    --system-call-filter='adjtimex clock_adjtime' --bind-ro="$tree:/media/tidegate" --bind-ro="$wheels:/media/wheels" "${more[@]}" < /dev/null > "$root.console" 2>&1 &
+    --system-call-filter='adjtimex clock_adjtime' --bind-ro="$wheels:/media/wheels" "${more[@]}" < /dev/null > "$root.console" 2>&1 &
   container=$!
   local _ state=''
   for _ in $(seq 300); do
@@ -79,10 +79,12 @@ fi
 [ -n "$(ls "$wheels" 2> /dev/null)" ] || "$tree/raspberry-pi/wheels.sh" "$wheels" "$python" "$(uname -m)"
 cp -a "$cache/$suite" "$root"
 echo pi > "$root/etc/hostname"
+mkdir "$root/media/tidegate"
+tar -C "$tree" --exclude=./.venv --exclude=./.git --exclude=__pycache__ -c . | tar -C "$root/media/tidegate" -x --no-same-owner
 printf '127.0.0.1 localhost\n127.0.1.1 pi\n' > "$root/etc/hosts"
 
 title "an image is made: no systemd runs, what is missing comes from Debian and PyPI"
-systemd-nspawn -q -D "$root" --pipe --register=no --keep-unit --bind-ro="$tree:/media/tidegate" \
+systemd-nspawn -q -D "$root" --pipe --register=no --keep-unit \
   --bind-ro=/etc/ssl/certs/ca-certificates.crt:/etc/ssl/certs/ca-certificates.crt --setenv=PIP_CERT=/etc/ssl/certs/ca-certificates.crt \
   /media/tidegate/raspberry-pi/install.sh --mosquitto > "$root.out" 2>&1 < /dev/null || { told < "$root.out"; exit 1; }
 grep -v '^\(Get\|Hit\|Selecting\|Preparing\|Unpacking\|Setting up\|Processing\|(Reading\|Fetched\|debconf\|invoke\)' "$root.out" | tail -12 | told
@@ -136,6 +138,16 @@ fails "systemctl reload refuses it" 'systemctl reload tidegate' 'Job for tidegat
 holds "the journal says why, and the gateway goes on" 'journalctl -u tidegate -n 8 --no-pager -o cat; journalctl -u tidegate -n 8 -o cat | grep -q "did you mean" && systemctl is-active tidegate && curl -sf http://127.0.0.1:8765/readyz'
 fails "an upgrade is refused as long as it stands" 'cp -r /media/tidegate /root/new; echo "# newer" >> /root/new/gateway/record.py; /root/new/raspberry-pi/install.sh --wheels /media/wheels' 'nothing was changed'
 holds "the right one is taken" 'cp /root/good.yaml /etc/tidegate/tidegate.yaml; echo "# mine" >> /etc/tidegate/tidegate.yaml; systemctl reload tidegate; systemctl is-active tidegate'
+
+title "a secret as a credential"
+inside 'mkdir -p /etc/systemd/system/tidegate.service.d; printf "[Service]\nLoadCredential=broker:/root/broker.password\nWatchdogSec=4\n" > /etc/systemd/system/tidegate.service.d/site.conf; (umask 077; echo secret > /root/broker.password)
+sed -i "s|^sinks:|&\n  away: {sink: mqtt, url: \"mqtt://localhost:1884\", username: pi, password_credential: broker, topic: t, streams: [means]}|" /etc/tidegate/tidegate.yaml; systemctl daemon-reload'
+holds "the gateway reads it, and may be reloaded" 'systemctl restart tidegate && systemctl reload tidegate && tidegate status | grep away'
+fails "no other user does" 'runuser -u ada -- cat /run/credentials/tidegate.service/broker' 'ermission denied'
+
+title "hanging"
+holds "it is stopped in its tracks" 'systemctl show -P NRestarts tidegate > /root/restarts; systemctl kill -s STOP tidegate'
+soon "systemd notices that it makes no progress, and starts it again" '[ "$(systemctl show -P NRestarts tidegate)" -gt "$(cat /root/restarts)" ] && curl -sf http://127.0.0.1:8765/readyz && journalctl -u tidegate -o cat | grep -m1 "Watchdog timeout"'
 
 title "upgrades"
 holds "an upgrade keeps configuration and data, and restarts once" 'old=$(readlink /opt/tidegate/current); /root/new/raspberry-pi/install.sh --wheels /media/wheels; [ "$(readlink /opt/tidegate/current)" != "$old" ]; tail -1 /etc/tidegate/tidegate.yaml | grep -q mine; curl -sf http://127.0.0.1:8765/readyz'
