@@ -13,7 +13,7 @@ tree=$(cd "$(dirname "$(readlink -f "$0")")/.." && pwd)
 case $suite in bookworm) python=3.11 ;; trixie) python=3.13 ;; *) echo "prove-install.sh: bookworm or trixie" >&2; exit 2 ;; esac
 [ "$(id -u)" = 0 ] || { echo "prove-install.sh: containers need root" >&2; exit 2; }
 root=$cache/run.$suite.$$
-wheels=$cache/wheels-$python
+wheels=$cache/wheels-$python-$(cat "$tree"/requirements/{run,build}.txt | sha256sum | cut -c1-12)
 pid1='' container='' ports='' link=''
 trap clean EXIT
 INCLUDE=systemd,systemd-sysv,dbus,udev,python3,ca-certificates,iproute2,procps,curl,sudo,kmod,bash-completion
@@ -162,6 +162,11 @@ if [ -n "$link" ] && [ -e "$tree/drivers/serial.py" ]; then
   soon "and read" 'tidegate read boiler --limit 2 | grep v'
   kill "$feeder" 2> /dev/null || true
 fi
+
+title "a command in the sandbox"
+inside 'sed -i "s|^drivers:|&\n  load: {driver: exec, command: [sh, -c, \"id -un; ls -A /home; sudo -n id 2>\&1; cut -d\\\" \\\" -f1 /proc/loadavg\"], every: 1s, decode: text, stream: load}|" /etc/tidegate/tidegate.yaml; tidegate check'
+holds "it is added" 'tidegate reload'
+soon "and read: it is the gateway's user, sees no home, and cannot become root" 'tidegate read load --limit 4 > /tmp/load; grep -q " tidegate$" /tmp/load && grep -q "no new privileges" /tmp/load && cat /tmp/load'
 
 title "the broker"
 holds "mosquitto takes the drop-in" 'systemctl is-active mosquitto'
