@@ -2,7 +2,7 @@
 
 TidegateError
 ├── ConfigError(problems)            the user's mistake: print every problem with its place, exit 78
-├── DriverUnavailable(reason)        restart this driver after a jittered wait; the state is shown
+├── DriverUnavailable(reason, after) restart this driver after a jittered wait (or as told); the state is shown
 ├── SinkUnavailable(reason, after)   keep the batch, come back after a jittered wait (or as told)
 ├── NotNow(reason)                   it cannot be done at this moment: tell whoever asked, change nothing
 ├── DeliveryTooLarge(reason)         the far side never takes a body of this size: cut the extent in two
@@ -46,6 +46,10 @@ class ConfigError(TidegateError):
 
 class DriverUnavailable(TidegateError):
     """The device or broker is not there now; the text says why in words for the status page."""
+
+    def __init__(self, reason: str, retry_after_s: float | None = None) -> None:
+        super().__init__(reason)
+        self.retry_after_s = retry_after_s
 
 
 class SinkUnavailable(TidegateError):

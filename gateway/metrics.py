@@ -36,6 +36,16 @@ SERIES: dict[str, Series] = {
     "records_in_total": Series("counter", "Records that a driver gave to the log."),
     "redelivered_total": Series("counter", "Records that a broker delivered again and that were recognised."),
     "frames_bad_total": Series("counter", "Frames that were no record and were dropped."),
+    "uart_overruns_total": Series("counter", "Bytes that a UART lost because nobody took them from it in time."),
+    "uart_framing_errors_total": Series("counter", "Bytes without a stop bit: the baud is wrong, or the line noisy."),
+    "uart_parity_errors_total": Series("counter", "Bytes whose parity bit was wrong."),
+    "uart_breaks_total": Series("counter", "Times that a line was held low for longer than a byte takes."),
+    "uart_buffer_overruns_total": Series(
+        "counter", "Bytes that the kernel lost because its buffer of a line was full."
+    ),
+    "answers_missing_total": Series("counter", "Questions on a line that nobody answered in time."),
+    "input_full_total": Series("counter", "Times that the kernel's buffer of an input was found full."),
+    "input_lost_bytes_total": Series("counter", "Bytes that were given up because the gateway could take no more."),
     "commits_total": Series("counter", "Commits that are on the device."),
     "commit_failures_total": Series("counter", "Commits that failed and were written again."),
     "commit_seconds": Series("histogram", "Time from the start of a commit until it was on the device."),

@@ -53,13 +53,13 @@ def line():
             pass
 
 
-def test_what_comes_between_turns_is_read_at_the_turn_in_one_go(line):
+def test_what_comes_between_turns_is_read_at_the_turn_in_one_go(pipe):
     async def main():
         cup = Cup()
-        tap = cup.tap(line[1], holds=4096, per_s=1)  # half full after half an hour: it waits for the turn
+        tap = cup.tap(pipe[0], holds=4096, per_s=1)  # half full after half an hour: it waits for the turn
         tap.open()
         for _ in range(50):
-            os.write(line[0], b"12345\n")
+            os.write(pipe[1], b"12345\n")
             await asyncio.sleep(0)
         assert cup.looks == 0
         tap.turn()
