@@ -316,7 +316,7 @@ class Forwarder:
                     # A sink that refused all it was given is asked for the newest batch too: its records may be good.
                     waiting = self._queue[-1 if self._doubted else 0]
                     delivery = await self._delivery(waiting.extent)
-                    if self.leaving:
+                    if not self._may_send:  # one that is under way has failed meanwhile: this one must not overtake it
                         break
                     self._doubted = False
                     self._queue.remove(waiting)

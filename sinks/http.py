@@ -10,6 +10,7 @@
 import asyncio
 import base64
 import difflib
+import random
 import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -40,6 +41,7 @@ format: ndjson+zstd
 
 PLACES = ("{gateway}", "{stream}", "{sink}", "{key}")
 PORTS = {"http": 80, "https": 443}
+SOON_S = 1.0
 LARGEST_KEY = 4096  # bytes of a record's key, as it stands in a header or in the url
 GIVE_UP_AFTER = 8  # records in a row that are refused before any was taken: then the search is the house's
 
@@ -265,7 +267,7 @@ class HttpSink:
     async def _records(self, delivery: Delivery) -> Receipt:
         """One request per record, in order. An attempt that ends in the middle is taken up where it ended."""
         progress = self._raw.pop(delivery.id, None) or _Progress(delivery.extent.first)
-        stream, origin = delivery.extent.stream, delivery.id.rpartition("/")[0]
+        stream, origin, begun = delivery.extent.stream, delivery.id.rpartition("/")[0], progress.next
         headers, target = self._headers("application/octet-stream", stream), self._target(stream)
         try:
             for batch in delivery.batches:
@@ -276,8 +278,10 @@ class HttpSink:
                         self._outlet.up(str(self._options.server))
                     elif not progress.taken and len(progress.rejected) >= GIVE_UP_AFTER:
                         raise problem
-        except SinkUnavailable:
+        except SinkUnavailable as failure:
             self._raw[delivery.id] = progress
+            if progress.next > begun and failure.retry_after_s is None:  # it goes on: no reason to wait ever longer
+                raise SinkUnavailable(str(failure), random.uniform(0, SOON_S)) from failure
             raise
         if progress.problem is not None and not progress.taken:
             raise progress.problem  # the house decides whether that may be so

@@ -94,6 +94,35 @@ def test_whatever_the_receiver_does_each_record_is_stored_and_each_repeat_is_the
 
 
 @pytest.mark.timeout(120)
+def test_single_records_survive_it_too_and_stay_in_order(tmp_path):
+    dice = random.Random(11)
+    some = [act for act in FAULTS if act.then != "hang"]
+    script = dice.sample([*some, *[OK] * 180], 180 + len(some))
+    count = 250
+    with Mosquitto(tmp_path / "near") as near, WebReceiver(script) as receiver:
+        url = receiver.url + "/{{key}}"
+        with GatewayProcess(
+            tmp_path,
+            CONFIG.replace("/in/{{stream}}", ""),
+            near=near.port,
+            url=url.replace("{{", "{").replace("}}", "}"),
+            format="raw",
+            connections=1,
+            records=50,
+        ) as gateway:
+            gateway.wait_for_line("driver:plant is up")
+            publish(near.port, flood(count))
+            until(lambda: len(receiver.stored) > 60, 60)
+            gateway.kill()
+            gateway.start()
+            until(lambda: len(receiver.stored) == count, 90)
+        assert receiver.conflicts == []
+        stored_ = list(receiver.stored.values())
+        assert [(r.headers["tidegate-key"], r.body) for r in stored_] == list(flood(count))
+        assert all(r.target == "/" + r.headers["tidegate-key"].replace("/", "%2F") for r in stored_)
+
+
+@pytest.mark.timeout(120)
 def test_a_record_that_the_receiver_cannot_take_ends_alone_in_the_dead_letters(tmp_path):
     def decide(request):
         bad = [item for item in request.items() if item.value == b'{"n":777}']

@@ -205,6 +205,17 @@ def test_an_answer_is_never_taken_for_that_of_another_request(answer, then):
     assert "answers 500" in str(results[1])
 
 
+def test_a_sink_that_ends_keeps_no_connection():
+    async def main():
+        async with Running(receiver.url) as sink:
+            await sink.send(delivery(0, [b"0"]))
+            assert len(receiver._writers) == 1
+        await until(lambda: not receiver._writers)
+
+    with WebReceiver() as receiver:
+        asyncio.run(main())
+
+
 # -- what an answer means ----------------------------------------------------------------------------------------------
 
 

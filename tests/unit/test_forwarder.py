@@ -178,6 +178,28 @@ def test_what_fails_goes_again_under_its_id_and_in_order(make):
     assert {sent for sent, _ in house.sink.sent} == {"s/0-9", "s/10-19", "s/20-29", "s/30-39"}
 
 
+def test_nothing_new_starts_after_a_failure_not_even_what_was_being_read_meanwhile(make):
+    house = make()
+    failures = [SinkUnavailable("away")]
+    read_batch, send_batch = house.forwarder._delivery, house.sink.send
+
+    async def read(extent):
+        found = await read_batch(extent)
+        while extent.first == 10 and failures:  # it comes from the disk, and the first batch fails meanwhile
+            await asyncio.sleep(0)
+        return found
+
+    async def send(delivery):
+        if delivery.extent.first == 0 and failures:
+            raise failures.pop()
+        return await send_batch(delivery)
+
+    house.forwarder._delivery, house.sink.send = read, send
+    house.record(30)
+    house.run(house.work(lambda: house.position() == 30))
+    assert house.sink.taken == list(range(30))
+
+
 def test_a_cut_that_was_committed_goes_out_as_it_is_after_a_restart(make):
     house = make()
     house.record(7)
