@@ -29,8 +29,8 @@ drivers:
 
 
 @pytest.fixture
-def many(request):
-    return 20_000_000 if os.environ.get("TIDEGATE_FULL") else 1_000_000
+def many(full):
+    return 20_000_000 if full else 1_000_000
 
 
 def wait_for(holds, timeout_s=30):
