@@ -17,6 +17,7 @@ from typing import Any
 import mqtt5
 
 from gateway.formats import decode
+from gateway.mqtt import FIVE, THREE
 from gateway.record import Gap, Record
 
 GET_READY_S = 10.0
@@ -103,9 +104,12 @@ def wait_for_port(port: int, timeout_s: float = GET_READY_S) -> None:
 
 
 class Client:
-    """A blocking MQTT 5 connection."""
+    """A blocking MQTT connection; `version` 3 is MQTT 3.1.1."""
 
-    def __init__(self, port: int, client_id: str, *, clean: bool = True, receive_max: int = 65535) -> None:
+    def __init__(
+        self, port: int, client_id: str, *, clean: bool = True, receive_max: int = 65535, version: int = 5
+    ) -> None:
+        self.codec = THREE if version == 3 else FIVE
         self._socket = socket.create_connection(("127.0.0.1", port), 10)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._socket.settimeout(30)
@@ -130,7 +134,7 @@ class Client:
             keep_alive=0,
             receive_max=receive_max,
         )
-        self._socket.sendall(connect.write())
+        self._socket.sendall(self.codec.write(connect))
         answer = self.packet()
         if answer.reason_code != 0:
             raise ConnectionRefusedError(str(answer.reason_code))
@@ -167,7 +171,7 @@ class Client:
         packets: list[Any] = []
         with contextlib.suppress(IndexError):
             while at < len(view) and len(packets) < most:
-                packet, used = mqtt5.read(view[at:])
+                packet, used = self.codec.read(view[at:])
                 packets.append(packet)
                 at += used
         view.release()
@@ -179,15 +183,15 @@ class Client:
 
     def close(self) -> None:
         with contextlib.suppress(OSError):
-            self._socket.sendall(mqtt5.DisconnectPacket().write())
+            self._socket.sendall(self.codec.write(mqtt5.DisconnectPacket()))
         self._socket.close()
 
 
 class Publisher:
     """Publishes at QoS 1, at a rate or as fast as the broker confirms."""
 
-    def __init__(self, port: int, client_id: str = "publisher", window: int = 1000) -> None:
-        self._client = Client(port, client_id)
+    def __init__(self, port: int, client_id: str = "publisher", window: int = 1000, version: int = 5) -> None:
+        self._client = Client(port, client_id, version=version)
         self._window = window
         self._id = 0
         self._open = 0
@@ -205,7 +209,7 @@ class Publisher:
         for topic, payload in messages:
             self._id = self._id % 65535 + 1
             packet = mqtt5.PublishPacket(topic, payload, qos=mqtt5.QoS.AT_LEAST_ONCE, packet_id=self._id)
-            chunk.append(packet.write())
+            chunk.append(self._client.codec.write(packet))
             sent += 1
             early = rate is not None and sent / rate - (time.monotonic() - started)
             if len(chunk) >= 100 or (early and early > 0.005):
@@ -237,23 +241,27 @@ class Publisher:
         self._client.close()
 
 
-def publish(port: int, messages: Iterable[tuple[str, bytes]], rate: float | None = None) -> int:
+def publish(port: int, messages: Iterable[tuple[str, bytes]], rate: float | None = None, version: int = 5) -> int:
     """Publish all messages over a connection of their own; returns how many, when the broker has confirmed them."""
-    with Publisher(port) as publisher:
+    with Publisher(port, version=version) as publisher:
         return publisher.publish(messages, rate)
 
 
 class Received:
-    """One batch as it arrived: id, stream position, body, and when."""
+    """One batch as it arrived: id, stream position, body, and when.
+
+    Where a message has no properties, its id is what follows the first level of its topic, as in `gw/{id}`, and it is
+    taken to be ndjson+zstd.
+    """
 
     __slots__ = ("at", "body", "content_type", "encoding", "id", "topic")
 
     def __init__(self, packet: Any, at: float) -> None:
         properties = dict(packet.user_properties)
         self.topic, self.body, self.at = packet.topic, packet.payload, at
-        self.id = properties.get("id", "")
-        self.encoding = properties.get("encoding", "")
-        self.content_type = packet.content_type or ""
+        self.id = properties.get("id") or packet.topic.partition("/")[2]
+        self.encoding = properties.get("encoding", "" if properties else "zstd")
+        self.content_type = packet.content_type or ("" if properties else "application/x-ndjson")
 
     def items(self) -> list[Record | Gap]:
         return decode(self.body, self.content_type, self.encoding)

@@ -1,9 +1,10 @@
 """Where an entry connects to, again and again, and which MQTT is spoken there.
 
 `version: auto` says hello in MQTT 5. Where that is refused it says hello again in 3.1.1, and stays with that for as
-long as the entry lives. A broker refuses MQTT 5 by saying so, by answering in the form of 3.1.1, or by hanging up.
-Hanging up may mean anything: so it must happen TWICE in a row, at a broker that never let us in with MQTT 5, and 3.1.1
-must then be let in. Nothing else is a reason: not a wrong password, not TLS, not silence.
+long as the entry lives. A broker refuses MQTT 5 by saying so, by answering in the form of 3.1.1, by hanging up, or by
+not answering at all (amqtt takes our properties for a long name and waits for the rest of it). The last two may mean
+anything: so they must happen TWICE in a row, at a broker that never let us in with MQTT 5, and 3.1.1 must then be let
+in. Nothing else is a reason: not a wrong password, not TLS, not a web server.
 """
 
 import asyncio
@@ -30,7 +31,7 @@ class Broker:
     def __init__(self, options: BrokerOptions) -> None:
         self._options = options
         self._codec = THREE if options.version == 3 else FIVE
-        self._mute = 0  # how often in a row it hung up at a hello in MQTT 5
+        self._mute = 0  # how often in a row a hello in MQTT 5 got no answer
         self._knows_5 = False
 
     async def connect(
@@ -128,7 +129,9 @@ class Broker:
         except TimeoutError as error:
             _abort(transport)
             told = f"no answer within {options.connect_timeout:g} s; check that it is a broker"
-            raise LinkLost(f"{address}: {told}") from error
+            if codec is FIVE and transport is not None:
+                told += ", and write version: 3 if it knows MQTT 3.1.1 only"
+            raise LinkLost(f"{address}: {told}", mute=transport is not None) from error
         except (ConnectionResetError, ConnectionAbortedError) as error:  # in the midst of the handshake
             raise LinkLost(f"{address}: {shut_out(context is not None)}") from error
         except OSError as error:

@@ -10,8 +10,8 @@ from gateway.network import Peer
 class LinkLost(TidegateError):
     """There is no connection, or no longer; the text says why, for the person who reads the status.
 
-    `code` is the broker's reason code where it did not let us in, else None; `mute`: it hung up at our hello, saying
-    nothing.
+    `code` is the broker's reason code where it did not let us in, else None; `mute`: it was there and
+    said nothing to our hello, whether it hung up or not.
     """
 
     def __init__(self, reason: str, code: IntEnum | None = None, *, mute: bool = False) -> None:

@@ -16,12 +16,15 @@ from wire import RecordingProxy
 
 from drivers.mqtt import Options, Subscription, plugin
 from gateway.errors import DriverUnavailable
+from gateway.mqtt import FIVE, THREE
 from gateway.quantity import Duration, Secret
 from gateway.record import RETAINED
 from gateway.testing import Client, Mosquitto, Publisher, free_port
 from gateway.testing import publish as send
 
 pytestmark = pytest.mark.integration
+versions = pytest.mark.parametrize("version", [5, 3])
+CODECS = {5: FIVE, 3: THREE}
 
 
 def options(port, **more):
@@ -53,11 +56,12 @@ def up(house):
     return house.inlet.states and house.inlet.states[-1][0] == "up"
 
 
-def test_readings_flow_to_the_streams_of_their_filters_in_order(tmp_path):
+@versions
+def test_readings_flow_to_the_streams_of_their_filters_in_order(tmp_path, version):
     async def main():
         subscribe = ["plant/#", Subscription(filter="door/+", stream="doors", qos=0)]
         with Mosquitto(tmp_path) as broker:
-            async with House(plugin, options(broker.port, subscribe=subscribe)) as house:
+            async with House(plugin, options(broker.port, subscribe=subscribe, version=version)) as house:
                 await until(lambda: up(house))
                 messages = numbered(3000)
                 mixed = [m for n, m in enumerate(messages) for m in ([m, ("door/1", b"%d" % n)] if n % 3 == 0 else [m])]
@@ -89,10 +93,11 @@ def test_retained_messages_are_marked_recorded_or_ignored(tmp_path, mode, flags)
     asyncio.run(main())
 
 
-def test_no_puback_leaves_before_its_commit_and_then_all_leave_in_order(tmp_path):
+@versions
+def test_no_puback_leaves_before_its_commit_and_then_all_leave_in_order(tmp_path, version):
     async def main():
-        with Mosquitto(tmp_path) as broker, RecordingProxy(broker.port) as proxy:
-            async with House(plugin, options(proxy.port), commit=1e9) as house:
+        with Mosquitto(tmp_path) as broker, RecordingProxy(broker.port, CODECS[version]) as proxy:
+            async with House(plugin, options(proxy.port, version=version), commit=1e9) as house:
                 await until(lambda: up(house))
                 await published(broker.port, numbered(300))
                 await until(lambda: len(house.inlet.rows) == 300)
@@ -124,10 +129,11 @@ def test_acknowledgements_only_travel_on_the_connection_their_messages_came_by(t
     asyncio.run(main())
 
 
-def test_cut_connections_lose_nothing_and_repeats_are_recognised(tmp_path):
+@versions
+def test_cut_connections_lose_nothing_and_repeats_are_recognised(tmp_path, version):
     async def main():
-        with Mosquitto(tmp_path) as broker, RecordingProxy(broker.port) as proxy:
-            async with House(plugin, options(proxy.port, receive_maximum=200)) as house:
+        with Mosquitto(tmp_path, in_flight=200) as broker, RecordingProxy(broker.port, CODECS[version]) as proxy:
+            async with House(plugin, options(proxy.port, receive_maximum=200, version=version)) as house:
                 await until(lambda: up(house))
                 messages = numbered(6000)
                 sending = asyncio.create_task(asyncio.to_thread(send, broker.port, messages, 3000))
@@ -172,11 +178,12 @@ def test_a_broker_that_has_more_under_way_than_we_asked_for_repeats_nothing_eith
     asyncio.run(main())
 
 
-def test_after_a_crash_exactly_the_unacknowledged_come_again_and_the_committed_are_recognised(tmp_path):
+@versions
+def test_after_a_crash_exactly_the_unacknowledged_come_again_and_the_committed_are_recognised(tmp_path, version):
     async def main():
         with Mosquitto(tmp_path) as broker:
             first = FakeInlet()
-            first.driver = plugin.build(options(broker.port), first)
+            first.driver = plugin.build(options(broker.port, version=version), first)
             life = asyncio.create_task(first.driver.run())
             await until(lambda: first.states)
 
@@ -198,7 +205,7 @@ def test_after_a_crash_exactly_the_unacknowledged_come_again_and_the_committed_a
             first.driver._link.drop("crash")
             life.cancel()
             await asyncio.gather(life, return_exceptions=True)
-            async with House(plugin, options(broker.port), memory=first.remembered) as house:
+            async with House(plugin, options(broker.port, version=version), memory=first.remembered) as house:
                 await until(lambda: up(house))
                 await published(broker.port, numbered(30, 201))
                 await until(lambda: len(house.inlet.rows) == 70)

@@ -271,6 +271,29 @@ def test_a_connection_that_breaks_and_comes_back_in_time_is_no_news(broker, memb
     asyncio.run(main())
 
 
+def test_with_an_older_version_the_last_will_comes_at_once_and_an_ordered_stop_takes_it_back(broker, member):
+    async def main():
+        watcher = Watcher(broker.port)
+        async with member(broker.port, version=3) as one:
+            await told(watcher, "online")
+            one.link.drop("cut")
+            await until(lambda: [state for state, _ in one.inlet.states].count("up") >= 2)
+            await until(lambda: watcher.states() == ["online", "offline", "online"])
+            assert watcher.told[1]["reason"] == "connection lost"
+            one.inlet.says["state"] = "stopping"
+        await told(watcher, "offline")
+        await asyncio.sleep(0.2)
+        assert watcher.states()[3:] == ["offline"]
+        assert watcher.told[3]["reason"] == "stopped"
+        async with member(broker.port, version=3):
+            await until(lambda: watcher.states()[4:] == ["online"])
+        await told(watcher, "offline")
+        assert watcher.told[-1]["reason"] == "connection lost", "who leaves without an order leaves its will"
+        watcher.close()
+
+    asyncio.run(main())
+
+
 def test_a_member_that_a_reload_takes_out_says_so_itself_and_has_no_will_left(broker, member):
     async def main():
         watcher = Watcher(broker.port)
@@ -428,9 +451,10 @@ def test_the_brokers_limits_are_kept(member, welcome, complaint, qos):
     asyncio.run(main())
 
 
-def test_our_own_status_is_no_reading_of_ours(broker):
+@pytest.mark.parametrize("version", [5, 3])
+def test_our_own_status_is_no_reading_of_ours(broker, version):
     async def main():
-        everything = options(broker.port, subscribe=["#"], status_topic="gw/{gateway}/status")
+        everything = options(broker.port, subscribe=["#"], status_topic="gw/{gateway}/status", version=version)
         async with House(plugin, everything) as house:
             await until(lambda: up(house))
             watcher = Watcher(broker.port)
@@ -438,6 +462,8 @@ def test_our_own_status_is_no_reading_of_ours(broker):
             await published(broker.port, [("gw/g2/status", b"another's")])
             await until(lambda: house.inlet.rows)
             assert house.inlet.values == [b"another's"]
+            assert house.inlet.counts["own_status_total"] == (1 if version == 3 else 0)
+            await until(lambda: not house.driver._window.waiting)
             watcher.close()
 
     asyncio.run(main())

@@ -80,6 +80,28 @@ def test_many_batches_are_under_way_at_once_and_arrive_in_the_order_of_the_calls
     asyncio.run(main())
 
 
+def test_a_topic_tells_what_an_older_version_cannot_carry(tmp_path):
+    async def main():
+        with Mosquitto(tmp_path) as broker:
+            client = subscriber(broker.port)
+            async with Running(broker.port, version=3, topic="gw/{id}/{epoch}/{first}/{last}/{count}") as running:
+                await running.sink.send(delivery(10, [b"1", b"22"], body=b"zipped", encoding="zstd"))
+                (packet,) = await collected(client, 1)
+                assert (packet.topic, packet.payload) == ("gw/g1/e1/temps/10-11/e1/10/11/2", b"zipped")
+                assert (packet.content_type, packet.user_properties) == (None, [])
+                assert running.outlet.states == [("up", f"127.0.0.1:{broker.port}, MQTT 3.1.1")]
+            async with Running(broker.port, version=3, topic="raw/{offset}/{key}", retain=True) as running:
+                values, keys = [b"%d" % n for n in range(2000)], [f"k/{n % 3}" for n in range(2000)]
+                await running.sink.send(delivery(7, values, keys=keys, content_type=""))
+                found = [(p.topic, p.payload) for p in await collected(client, 2000)]
+                assert found == [(f"raw/{n + 7}/k/{n % 3}", b"%d" % n) for n in range(2000)]
+            async with Running(broker.port, version=3, topic="gw/{stream}") as running:
+                assert running.outlet.states[0][1].endswith("MQTT 3.1.1, which carries no batch ids")
+            client.close()
+
+    asyncio.run(main())
+
+
 def test_raw_sends_every_record_under_its_own_topic_in_order(tmp_path):
     async def main():
         with Mosquitto(tmp_path, in_flight=20) as broker:

@@ -1,11 +1,11 @@
-"""A TCP proxy that writes down which QoS 1 messages passed to the client and which PUBACKs came back, and when."""
+"""A TCP proxy, for MQTT of either version and over websockets, that writes down which QoS 1 messages passed to the client and which PUBACKs came back, and when."""
 
 import socket
 import threading
 import time
 from typing import NamedTuple
 
-import mqtt5
+from gateway.mqtt import FIVE, Codec
 
 
 class Seen(NamedTuple):
@@ -20,8 +20,8 @@ class Seen(NamedTuple):
 class RecordingProxy:
     """Listens on a random loopback port in front of a broker; `seen` is in wire order."""
 
-    def __init__(self, port: int) -> None:
-        self._target = port
+    def __init__(self, port: int, codec: Codec = FIVE, *, websocket: bool = False) -> None:
+        self._target, self._codec, self._websocket = port, codec, websocket
         self.seen: list[Seen] = []
         self._lock = threading.Lock()
         self._server = socket.create_server(("127.0.0.1", 0))
@@ -55,14 +55,14 @@ class RecordingProxy:
                 threading.Thread(target=self._pump, args=(source, sink, kind, number), daemon=True).start()
 
     def _pump(self, source: socket.socket, sink: socket.socket, kind: str, number: int) -> None:
-        buffer = b""
+        buffer, inner = b"", Unframed() if self._websocket else bytes
         try:
             while data := source.recv(1 << 17):
                 while kind == "puback" and self.hold:
                     time.sleep(0.005)
                 if source.fileno() < 0 or sink.fileno() < 0:
                     return  # cut while it was held: this never reached the broker
-                buffer = self._note(buffer + data, kind, number)  # written down before it is passed on
+                buffer = self._note(buffer + inner(data), kind, number)  # written down before it is passed on
                 sink.sendall(data)
         except OSError:
             pass
@@ -76,17 +76,15 @@ class RecordingProxy:
 
     def _note(self, data: bytes, kind: str, number: int) -> bytes:
         view, at, now = memoryview(data), 0, time.monotonic()
-        wanted = mqtt5.PublishPacket if kind == "publish" else mqtt5.PubAckPacket
+        wanted = 3 if kind == "publish" else 4
         found = []
-        try:
-            while at < len(view):
-                packet, used = mqtt5.read(view[at:])
-                at += used
-                if isinstance(packet, wanted) and packet.packet_id:
+        while size := packet_size(view[at:]):
+            if view[at] >> 4 == wanted:
+                packet, _ = self._codec.read(view[at : at + size])
+                if packet.packet_id:
                     topic, payload = (packet.topic, packet.payload) if kind == "publish" else ("", b"")
                     found.append(Seen(now, number, kind, packet.packet_id, topic, payload))
-        except IndexError:
-            pass
+            at += size
         with self._lock:
             self.seen += found
         return data[at:]
@@ -126,3 +124,57 @@ class RecordingProxy:
         self._server.shutdown(socket.SHUT_RDWR)  # wakes the thread that waits for the next connection
         self._server.close()
         self.cut()
+
+
+def packet_size(data: memoryview) -> int:
+    """Bytes of the MQTT packet that begins there; 0 while it is not complete."""
+    length = 0
+    for n, byte in enumerate(data[1:5]):
+        length |= (byte & 127) << 7 * n
+        if byte < 128:
+            total = n + 2 + length
+            return total if total <= len(data) else 0
+    return 0
+
+
+class Unframed:
+    """What one direction of a websocket carries: called with bytes, returns the payload of the frames complete by then."""
+
+    def __init__(self) -> None:
+        self._buffer, self._greeted = b"", False
+
+    def __call__(self, data: bytes) -> bytes:
+        self._buffer += data
+        if not self._greeted:
+            if b"\r\n\r\n" not in self._buffer:
+                return b""
+            self._buffer, self._greeted = self._buffer.split(b"\r\n\r\n", 1)[1], True
+        out, at = [], 0
+        while (frame := self._frame(at)) is not None:
+            opcode, payload, at = frame
+            if opcode in (0, 2):
+                out.append(payload)
+        self._buffer = self._buffer[at:]
+        return b"".join(out)
+
+    def _frame(self, at: int):
+        """(opcode, payload, where the next one begins), or None while it is not complete. RFC 6455, 5.2."""
+        data = self._buffer
+        if len(data) < at + 2:
+            return None
+        opcode, masked, size = data[at] & 15, data[at + 1] >> 7, data[at + 1] & 127
+        start = at + 2
+        if size > 125:
+            width = 2 if size == 126 else 8
+            size = int.from_bytes(data[start : start + width], "big")
+            start += width
+        mask = data[start : start + 4] if masked else b""
+        start += len(mask)
+        if len(data) < start + size:
+            return None
+        payload = data[start : start + size]
+        if masked:
+            times = -(-size // 4)
+            key = int.from_bytes((mask * times)[:size], "big")
+            payload = (int.from_bytes(payload, "big") ^ key).to_bytes(size, "big")
+        return opcode, payload, start + size
