@@ -164,7 +164,9 @@ if [ -n "$link" ] && [ -e "$tree/drivers/serial.py" ]; then
 fi
 
 title "a command in the sandbox"
-inside 'sed -i "s|^drivers:|&\n  load: {driver: exec, command: [sh, -c, \"id -un; ls -A /home; sudo -n id 2>\&1; cut -d\\\" \\\" -f1 /proc/loadavg\"], every: 1s, decode: text, stream: load}|" /etc/tidegate/tidegate.yaml; tidegate check'
+printf '#!/bin/sh\nid -un\nls -A /home\nsudo -n id 2>&1\ncut -d" " -f1 /proc/loadavg\n' > "$root/usr/local/bin/look"
+chmod 755 "$root/usr/local/bin/look"
+inside 'sed -i "s|^drivers:|&\n  load: {driver: exec, command: [look], every: 1s, decode: text, stream: load}|" /etc/tidegate/tidegate.yaml'
 holds "it is added" 'tidegate reload'
 soon "and read: it is the gateway's user, sees no home, and cannot become root" 'tidegate read load --limit 4 > /tmp/load; grep -q " tidegate$" /tmp/load && grep -q "no new privileges" /tmp/load && cat /tmp/load'
 
