@@ -4,7 +4,7 @@
 #
 # usage: sudo tools/prove-install.sh [bookworm|trixie] [CACHE]     (/var/tmp/tidegate-trees unless told)
 #
-# Needs debootstrap and systemd-container from Debian. Nothing is changed outside the cache.
+# Needs debootstrap, systemd-container and socat from Debian. Nothing is changed outside the cache.
 # shellcheck disable=SC2016  # what stands in single quotes is for the container's shell
 set -euo pipefail
 suite=${1:-bookworm}
@@ -14,14 +14,15 @@ case $suite in bookworm) python=3.11 ;; trixie) python=3.13 ;; *) echo "prove-in
 [ "$(id -u)" = 0 ] || { echo "prove-install.sh: containers need root" >&2; exit 2; }
 root=$cache/run.$suite.$$
 wheels=$cache/wheels-$python-$(cat "$tree"/requirements/{run,build}.txt | sha256sum | cut -c1-12)
-pid1='' container='' ports='' link=''
+pid1='' container='' ports='' sensor='' link=$cache/port.$$
 trap clean EXIT
 INCLUDE=systemd,systemd-sysv,dbus,udev,python3,ca-certificates,iproute2,procps,curl,sudo,kmod,bash-completion
 
 clean() {
   [ -z "$container" ] || { kill "$container" 2> /dev/null && wait "$container"; } || true
+  [ -z "$sensor" ] || kill "$sensor" 2> /dev/null || true
   [ -z "$ports" ] || kill "$ports" 2> /dev/null || true
-  rm -rf --one-file-system "$root" "$link" || true
+  rm -rf --one-file-system "$root" "$root.out" "$root.console"
 }
 
 title() { printf '\n== %s\n' "$*"; }
@@ -46,10 +47,9 @@ soon() {
 }
 
 boot() {
-  local more=()
-  [ -z "$link" ] || more=(--bind="$(readlink -f "$link"):/dev/ttyUSB0")
   systemd-nspawn -q -D "$root" --boot --machine="tidegate-$$" --register=no --keep-unit --console=pipe --private-network \
-    --system-call-filter='adjtimex clock_adjtime' --bind-ro="$wheels:/media/wheels" "${more[@]}" < /dev/null > "$root.console" 2>&1 &
+    --system-call-filter='adjtimex clock_adjtime' --bind-ro="$wheels:/media/wheels" \
+    --bind="$(readlink -f "$link"):/dev/ttyUSB0" < /dev/null > "$root.console" 2>&1 &
   container=$!
   local _ state=''
   for _ in $(seq 300); do
@@ -93,16 +93,13 @@ find "$root/opt/tidegate/releases" "$root/etc/systemd/system/multi-user.target.w
 rm -rf "$root/opt/tidegate" "$root/etc/systemd/system/multi-user.target.wants/tidegate.service" # from here on without a network: the libraries come from the folder of wheels
 
 # -- a serial port -----------------------------------------------------------------------------------------------------
-if command -v socat > /dev/null; then
-  link=$cache/port.$$
-  socat -d "PTY,raw,echo=0,link=$link,perm=0660" "PTY,raw,echo=0,link=$link.sensor" > /dev/null 2>&1 &
-  ports=$!
-  for _ in $(seq 50); do [ -L "$link.sensor" ] && break; sleep 0.1; done
-fi
+socat -d "PTY,raw,echo=0,link=$link,perm=0660" "PTY,raw,echo=0,link=$link.sensor" > /dev/null 2>&1 &
+ports=$!
+for _ in $(seq 50); do [ ! -L "$link.sensor" ] || break; sleep 0.1; done
 
 title "boot, and install"
 boot
-inside 'useradd -m ada; useradd -m bob; useradd -m -G sudo cleo; [ ! -e /dev/ttyUSB0 ] || { chgrp dialout /dev/ttyUSB0; chmod 660 /dev/ttyUSB0; }'
+inside 'useradd -m ada; useradd -m bob; useradd -m -G sudo cleo; chgrp dialout /dev/ttyUSB0; chmod 660 /dev/ttyUSB0'
 holds "the first run installs and starts it, and lets in who called it" 'SUDO_USER=ada /media/tidegate/raspberry-pi/install.sh --wheels /media/wheels --mosquitto'
 holds "it is ready" 'systemctl is-active tidegate; curl -sf http://127.0.0.1:8765/readyz'
 holds "the page answers" 'curl -sf http://127.0.0.1:8765/ | head -c 15'
@@ -154,14 +151,12 @@ holds "an upgrade keeps configuration and data, and restarts once" 'old=$(readli
 fails "a version that does not start gives way to the one before" 'cp -r /root/new /root/bad; echo "raise SystemExit(1)" >> /root/bad/gateway/daemon.py; /root/bad/raspberry-pi/install.sh --wheels /media/wheels' 'runs again, nothing is lost'
 holds "which runs" 'systemctl is-active tidegate; curl -sf http://127.0.0.1:8765/readyz; ls /opt/tidegate/releases; readlink /opt/tidegate/current'
 
-if [ -n "$link" ] && [ -e "$tree/drivers/serial.py" ]; then
-  title "a serial port in the sandbox, and a command"
-  (for n in $(seq 200); do printf '{"v": %s}\n' "$n" > "$link.sensor"; sleep 0.2; done) & feeder=$!
-  inside 'sed -i "s|^drivers:|&\n  boiler: {driver: serial, port: /dev/ttyUSB0, baud: 9600, stream: boiler}|" /etc/tidegate/tidegate.yaml; stat -c "%A %U:%G %n" /dev/ttyUSB0'
-  holds "a port of the group dialout is added" 'tidegate reload'
-  soon "and read" 'tidegate read boiler --limit 2 | grep v'
-  kill "$feeder" 2> /dev/null || true
-fi
+title "a serial port in the sandbox"
+(n=0; while sleep 0.2; do n=$((n + 1)); printf '{"v": %s}\r\n' $n > "$link.sensor"; done) &
+sensor=$!
+inside 'sed -i "s|^drivers:|&\n  boiler: {driver: serial, port: /dev/ttyUSB0, stream: boiler}|" /etc/tidegate/tidegate.yaml; ls -l /dev/ttyUSB0'
+holds "a port of the group dialout is added" 'tidegate reload'
+soon "and read" 'tidegate read boiler --limit 3 > /tmp/boiler; grep v /tmp/boiler'
 
 title "a command in the sandbox"
 printf '#!/bin/sh\nid -un\nls -A /home\nsudo -n id 2>&1\ncut -d" " -f1 /proc/loadavg\n' > "$root/usr/local/bin/look"
@@ -178,7 +173,6 @@ title "reboot"
 holds "what is recorded" 'tidegate status --json > /dev/null; tidegate read temps --json --limit 100000 | tail -1 | tee /root/last'
 power_off
 boot
-[ ! -e "$root/dev/ttyUSB0" ] || inside 'chgrp dialout /dev/ttyUSB0 2> /dev/null; true'
 soon "it is back with the machine" 'systemctl is-active tidegate; curl -sf http://127.0.0.1:8765/readyz'
 soon "and its offsets go on" 'last=$(sed "s/.*\"o\": *\([0-9]*\).*/\1/" /root/last); tidegate read temps --from $((last + 1)) --limit 1 --json | grep "{.o.:$((last + 1)),"'
 
