@@ -202,7 +202,7 @@ class SerialDriver:
         self._at = ""  # where the port was found
         self._wire: Wire | None = None
         self._tap: Tap | None = None
-        self._paused = False
+        self._paused = self._overslept = False
         self._may_read = asyncio.Event()
         self._echo = b""  # what was sent and has not come back
         self._asked: Poll | None = None  # whose answer a frame is
@@ -276,7 +276,9 @@ class SerialDriver:
         self._paused = False
         self._may_read.set()
         if self._tap is not None:
-            self._tap.resume()
+            self._overslept = True
+            self._tap.resume()  # which reads at once
+            self._overslept = False
 
     def acknowledge(self, receipts: Sequence[object]) -> None:
         """A serial line cannot send again; nobody waits for this."""
@@ -335,6 +337,8 @@ class SerialDriver:
 
     def _taken(self, data: bytes) -> None:
         now = self._inlet.clock.now()
+        if self._overslept:
+            self._framer.overslept()
         if self._echo:
             data = self._without_echo(data)
         self._record(self._framer.feed(data), now)
@@ -443,7 +447,7 @@ class SerialDriver:
         """The state, in words."""
         parts = [self._at if self._options.far else f"{self._at}, {self._options.line}"]
         parts += [f"{n} {_LOST[metric]}" for metric, n in self._lost.items()]
-        silent = [f"{self._polls[at].send!r} ({n} times)" for at, n in sorted(self._silent.items())]
+        silent = [f"{repr(self._polls[at].send.raw)[1:]} ({n} times)" for at, n in sorted(self._silent.items())]
         if silent:
             more = f" and {len(silent) - 3} more" if len(silent) > 3 else ""
             parts.append(f"no answer to {', '.join(silent[:3])}{more}")

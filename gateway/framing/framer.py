@@ -47,6 +47,9 @@ class Framer(ABC):
             self._drop("cut off when the source was lost", self._rest)
         self._rest = b""
 
+    def overslept(self) -> None:  # noqa: B027 - most framings do not care
+        """What is fed next lay there for longer than silence takes: where it was silent is not known any more."""
+
     def bad(self) -> list[Bad]:
         """What was dropped since the last call."""
         if not self._bad:

@@ -8,7 +8,7 @@ class Gap(Framer):
     def __init__(self, check: Check | None, most: int, idle_s: float) -> None:
         super().__init__(check, most)
         self.idle_s = idle_s
-        self._skipping = False  # inside a frame that is too long, and counted
+        self._skipping = False  # all up to the next silence is no frame, and counted
 
     def feed(self, data: bytes) -> list[bytes]:
         if not self._skipping:
@@ -25,3 +25,7 @@ class Gap(Framer):
     def reset(self) -> None:
         super().reset()
         self._skipping = False
+
+    def overslept(self) -> None:
+        self._drop("came while nobody listened: where its frames end is not known", self._rest)
+        self._rest, self._skipping = b"", True

@@ -3,7 +3,7 @@
 Nothing here touches the event loop: what opens and closes a port may block, and is called in a thread.
 """
 
-from gateway.port.find import NotThere, Usb, find
+from gateway.port.lookup import NotThere, Usb, find
 from gateway.port.wire import Line, Rs485, Wire, connect, open_terminal, remote
 from gateway.port.words import busy, refused
 

@@ -19,7 +19,8 @@ from process import GatewayProcess
 from drivers.serial import FromField, Options, Poll, plugin
 from gateway.framing import Frame
 from gateway.framing.options import Gap
-from gateway.quantity import Duration, Octets
+from gateway.port.wire import UART, Wire
+from gateway.quantity import Duration, Octets, Size
 from gateway.testing import free_port
 
 QUICK = {"turn": 0.02}
@@ -197,6 +198,49 @@ def test_while_paused_nothing_is_read_and_nothing_is_asked(cable):
             assert not house.inlet.rows
             house.driver.resume()
             await until(lambda: house.inlet.values == [b"1", b"2"])
+
+    asyncio.run(main())
+
+
+def test_frames_whose_silence_nobody_heard_are_not_joined_to_one(cable):
+    async def main():
+        async with House(plugin, options(cable, frame=Frame(gap=Gap(silence=Duration(0.03))))) as house:
+            await until(lambda: up(house))
+            house.driver.pause()
+            cable.say(b"one")
+            await asyncio.sleep(0.1)
+            cable.say(b"two")
+            await asyncio.sleep(0.1)
+            house.driver.resume()
+            await asyncio.sleep(0.1)
+            cable.say(b"three")
+            await until(lambda: house.inlet.values == [b"three"])
+            assert [reason for reason, _ in house.inlet.bad] == [
+                "came while nobody listened: where its frames end is not known"
+            ]
+
+    asyncio.run(main())
+
+
+def test_a_buffer_that_was_full_and_what_a_uart_lost_are_counted_and_told(cable, monkeypatch):
+    lost = dict.fromkeys(UART.values(), 0)
+    monkeypatch.setattr(Wire, "counts", lambda self: {metric: lost[place] for metric, place in UART.items()})
+
+    async def main():
+        async with House(plugin, options(cable, baud=9600, max_frame=Size(65536))) as house:
+            await until(lambda: up(house))
+            house.driver.turn()
+            house.driver.pause()
+            for _ in range(100):
+                cable.say(b"x" * 99)
+            await asyncio.sleep(0.1)
+            lost[UART["uart_overruns_total"]] = 7
+            house.driver.resume()
+            await until(lambda: house.inlet.counts["uart_overruns_total"] == 7)
+            assert house.inlet.counts["input_full_total"] == 1
+            assert house.inlet.states[-1] == ("up", f"{cable.path}, 9600 baud, 8N1; 7 overruns of the UART")
+            # What was read before the hole and what comes behind it are not joined.
+            assert "cut off when the source was lost" in [reason for reason, _ in house.inlet.bad]
 
     asyncio.run(main())
 
