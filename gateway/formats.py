@@ -44,6 +44,10 @@ ENCODINGS = ("", "zstd", "gzip")
 _NAMES = {content_type: name for name, content_type in CONTENT_TYPES.items() if content_type}
 
 
+class Bloated(Malformed):
+    """What was packed is larger than it may be."""
+
+
 class Format:
     """How batches are written. Built by parse(); one object serves one sink (its compressor is not shared)."""
 
@@ -127,7 +131,10 @@ def decode(
 
 
 def unpack(body: bytes, encoding: str, limit: int) -> bytes:
-    """Undo `zstd` or `gzip`, whatever the number of frames, never holding more than `limit` bytes. Raises Malformed."""
+    """Undo `zstd` or `gzip`, whatever the number of frames, never holding more than `limit` bytes.
+
+    Raises Malformed, and of that Bloated where there is more than the limit.
+    """
     if encoding == "":
         plain = body
     elif encoding == "zstd":
@@ -137,7 +144,7 @@ def unpack(body: bytes, encoding: str, limit: int) -> bytes:
     else:
         raise Malformed(f"encoding {encoding!r} is not known")
     if len(plain) > limit:
-        raise Malformed(f"the body unpacks to more than {limit} bytes")
+        raise Bloated(f"the body unpacks to more than {limit} bytes")
     return plain
 
 

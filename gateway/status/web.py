@@ -50,9 +50,8 @@ async def serve(doors: Sequence[Door], source: "Source", gateway: str) -> None:
     token = next((door.token for door in doors if door.token is not None), None)
     login = Login(token, f"tidegate_{gateway}") if token is not None else None
     app = application(source, login)
-    servers = [
-        Server(Guard(app, door, login if door.token is not None else None), door.listener, Viewer) for door in doors
-    ]
+    guards = [Guard(app, door, login if door.token is not None else None) for door in doors]
+    servers = [Server(guard, door.listener, _limits, make=Viewer) for guard, door in zip(guards, doors, strict=True)]
     try:
         for server in servers:
             server.start()
@@ -61,13 +60,14 @@ async def serve(doors: Sequence[Door], source: "Source", gateway: str) -> None:
         await stop(servers, STOP_S)
 
 
+def _limits() -> Limits:
+    return Limits(CONNECTIONS, HEADER_S, ANSWER_S, 0.0, BUSY)
+
+
 class Viewer(Connection):
     """One connection, one request; who follows events may stay as long as he reads."""
 
     _lasting = False
-
-    def allowance(self) -> Limits:
-        return Limits(CONNECTIONS, HEADER_S, ANSWER_S, 0.0, BUSY)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)

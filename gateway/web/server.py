@@ -37,15 +37,12 @@ class Connection(H11Protocol):
     """One connection: refused if there are too many, and given up when it takes too long."""
 
     limits: Limits
+    failed: "Callable[[OSError | None], None]"
     _deadline: asyncio.TimerHandle | None = None
-
-    def allowance(self) -> Limits:
-        """What this connection may, asked when it is made."""
-        raise NotImplementedError
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self.limits = limits = self.allowance()
+        limits = self.limits
         self.timeout_keep_alive = limits.idle_s  # type: ignore[assignment]
         if len(self.connections) > limits.connections and not self._take_place_of_one_at_rest():
             said = f"{limits.busy}\n".encode()
@@ -73,11 +70,11 @@ class Connection(H11Protocol):
         self._unset_keepalive_if_required()
         super().connection_lost(exc)
 
-    def failed(self, error: OSError | None = None) -> None:
-        """What came was no TLS, as the error says, or no HTTP."""
-
     def send_400_response(self, msg: str) -> None:
-        self.failed()
+        self.failed(None)
+        if self.cycle is not None and not self.cycle.response_complete:  # whoever was to answer it need not any more
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
         try:
             super().send_400_response(msg)
         except h11.LocalProtocolError:  # its answer has begun already
@@ -139,12 +136,24 @@ class Connection(H11Protocol):
 
 
 class Server:
-    """Answers on one listening socket. `make` makes each of its connections from (config, state, {})."""
+    """Answers on one listening socket.
+
+    `limits` is asked for every connection, and so is `tls`, whose context may change. `failed` hears of those who came
+    and spoke no TLS, as the error says, or no HTTP (None).
+    """
 
     def __init__(
-        self, app: Any, listener: socket.socket, make: type[Connection], *, tls: ssl.SSLContext | None = None
+        self,
+        app: Any,
+        listener: socket.socket,
+        limits: Callable[[], Limits],
+        *,
+        make: type[Connection] = Connection,
+        tls: Callable[[], ssl.SSLContext | None] = lambda: None,
+        failed: Callable[[OSError | None], None] = lambda error: None,
     ) -> None:
-        self._app, self.listener, self._make, self._tls = app, listener, make, tls
+        self._app, self.listener, self._limits, self._make = app, listener, limits, make
+        self._tls, self._failed = tls, failed
         self._state = ServerState()
         self.arriving: set[asyncio.Task[None]] = set()
         self.accepting: asyncio.Task[None] | None = None
@@ -181,13 +190,13 @@ class Server:
                 await asyncio.sleep(CROWDED_S)
                 continue
             connection = self._make(config, self._state, {})
+            connection.limits, connection.failed = self._limits(), self._failed
             task = loop.create_task(self._arrive(accepted, connection))
             self.arriving.add(task)
             task.add_done_callback(self.arriving.discard)
 
     async def _arrive(self, accepted: socket.socket, connection: Connection) -> None:
-        limits = connection.allowance()
-        tls = self._tls
+        limits, tls = connection.limits, self._tls()
         if tls is not None and len(self.arriving) > limits.connections:  # who does not even greet cannot be told
             accepted.close()
             return
@@ -196,7 +205,7 @@ class Server:
         try:
             await loop.connect_accepted_socket(lambda: connection, accepted, ssl=tls, ssl_handshake_timeout=wait_s)
         except OSError as error:
-            connection.failed(error)
+            self._failed(error)
 
 
 async def stop(servers: Sequence[Server], seconds: float) -> None:
