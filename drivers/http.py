@@ -8,6 +8,7 @@
 """
 
 import asyncio
+import contextlib
 import errno
 import importlib
 import os
@@ -112,8 +113,10 @@ class Options(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=T
                 f"{self.listen!r} can be reached from other machines, so it needs a token; make one with "
                 f"{RECIPE.format('http-token')} and write token_file: http-token"
             )
-        if self.token_file is not None and (problem := weakness(self.token_file.read(), "http-token")) is not None:
-            raise ValueError(problem)
+        if self.token_file is not None:
+            with contextlib.suppress(OSError):  # secrets are not looked at everywhere; where they are, this is told
+                if (problem := weakness(self.token_file.read(), "http-token")) is not None:
+                    raise ValueError(problem)
         if bool(self.cert_file) != bool(self.key_file):
             raise ValueError("cert_file and key_file belong together")
         if self.cert_file is None and (self.client_ca_file is not None or self.key_password_file is not None):
