@@ -1,7 +1,8 @@
 """Frames whose beginning is looked for and whose length is then known: a fixed size, or a length prefix.
 
 Where a frame proves wrong, by its length or its checksum, its beginning was none: the next one is looked for one byte
-further on, so that a good frame inside what seemed to be one is found.
+further on, so that a good frame inside what seemed to be one is found. That has a bound: bytes that look like the
+beginning of a long frame again and again are given up, so that no garbage takes more than its share of the machine.
 """
 
 import struct
@@ -10,6 +11,9 @@ from abc import abstractmethod
 from gateway.framing.checksum import Check
 from gateway.framing.framer import WRONG, Framer
 
+IN_VAIN = 256  # bytes that may be summed up in vain for each byte that comes …
+SAVED_UP = 1 << 22  # … and at most so many at a time
+
 
 class Sought(Framer):
     """`start`: the bytes that a frame begins with; none: it may begin anywhere."""
@@ -17,6 +21,7 @@ class Sought(Framer):
     def __init__(self, check: Check | None, most: int, start: bytes) -> None:
         super().__init__(check, most)
         self._start = start
+        self._in_vain = SAVED_UP  # bytes that may still be summed up in vain
         self._at = 0  # where the rest begins in all that came
         self._failed = -1  # up to where bytes are counted as part of something bad
 
@@ -29,6 +34,7 @@ class Sought(Framer):
         """The frame without its marks."""
 
     def feed(self, data: bytes) -> list[bytes]:
+        self._in_vain = min(self._in_vain + IN_VAIN * len(data), SAVED_UP)
         return self._take(self._rest + data if self._rest else data, last=False)
 
     def flush(self) -> list[bytes]:
@@ -65,7 +71,8 @@ class Sought(Framer):
             whole = frame if check is None else check(frame)
             if whole is None:
                 self._fail(WRONG, data, at, at + size)
-                at += 1
+                self._in_vain -= size
+                at = at + 1 if self._in_vain > 0 else end
                 continue
             found.append(self._value(whole))
             at += size

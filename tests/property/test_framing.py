@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from gateway.framing import Checksum, Frame, FrameOptions
 from gateway.framing.options import Delimiter, Fixed, Gap, Length, Stx
+from gateway.framing.sought import IN_VAIN, SAVED_UP
+from gateway.framing.sought import Length as LengthFramer
 from gateway.quantity import Duration, Octets, Size
 
 QUIET = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -351,3 +353,20 @@ def test_the_checksums_are_those_of_the_catalogue(kind, value):
     assert Checksum(kind=kind, hex=True).check()(b"123456789" + b"%0*X" % (len(wire) * 2, value)) == b"123456789"
     assert Checksum(kind=kind, hex=True).check()(b"123456789" + b"zz" * len(wire)) is None
     assert Checksum(kind=kind).check()(b"") is None
+
+
+def test_bytes_that_look_like_long_frames_again_and_again_cost_no_more_than_their_share():
+    summed = 0
+
+    def check(frame):
+        nonlocal summed
+        summed += len(frame)
+        return frame if frame.endswith(b"ok") else None
+
+    framer = LengthFramer(check, 4096, b"", ">H", 0, 2, keep=False, least=2)
+    for _ in range(64 * 16):
+        framer.feed(b"\x0f" * 256)  # each says that 3855 bytes follow
+    assert summed < IN_VAIN * 64 * 4096 + SAVED_UP + 4096
+    assert framer.pending <= 4096
+    framer.flush()
+    assert framer.feed(b"\0\x03.ok") == [b".ok"]
