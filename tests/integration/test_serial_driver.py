@@ -108,7 +108,7 @@ def test_an_answer_that_does_not_come_is_counted_told_and_never_taken_for_the_ne
     async def main():
         polls = [
             Poll(send=Octets("A\r\n"), every=Duration(0.3), timeout=Duration(0.2), key="a"),
-            Poll(send=Octets("B\r\n"), every=Duration(0.3), timeout=Duration(0.2), key="b"),
+            Poll(send=Octets("B\r\n"), every=Duration(0.3), timeout=Duration(10), key="b"),
         ]
         late = threading.Event()
 
@@ -241,6 +241,29 @@ def test_a_buffer_that_was_full_and_what_a_uart_lost_are_counted_and_told(cable,
             assert house.inlet.states[-1] == ("up", f"{cable.path}, 9600 baud, 8N1; 7 overruns of the UART")
             # What was read before the hole and what comes behind it are not joined.
             assert "cut off when the source was lost" in [reason for reason, _ in house.inlet.bad]
+
+    asyncio.run(main())
+
+
+def test_a_plug_that_is_pulled_again_and_again_leaves_nothing_behind(cable, monkeypatch):
+    monkeypatch.setattr("drivers.serial.LOOK_S", (0.01, 0.02))
+
+    async def main():
+        async with House(plugin, options(cable)) as house:
+            open_files = []
+            for n in range(40):
+                await until(lambda: up(house))
+                open_files.append(len(os.listdir("/proc/self/fd")))
+                cable.say(b"%d\nhalf a li" % n)
+                await until(lambda: len(house.inlet.rows) == n + 1)
+                cable.unplug()
+                await until(lambda: len(house.failures) == n + 1)
+                await until(lambda: not up(house))
+                cable.plug()
+            assert house.inlet.values == [b"%d" % n for n in range(40)]
+            assert len(house.inlet.bad) == 40
+            # The numbers that were given away are others' now, two files each; what is more would be ours.
+            assert open_files[-1] - len(cable.parked) <= open_files[0]
 
     asyncio.run(main())
 

@@ -14,14 +14,14 @@ class Cable:
         self.path = folder / name
         self.refused = 0  # bytes that the line did not take
         self._master = self._slave = -1
-        self._parked = []  # ports of others, which have the numbers that were ours
+        self.parked = []  # ports of others, which have the numbers that were ours
         self._had = set()
 
     def plug(self) -> str:
         """Returns the number it is given this time, another one than ever before."""
         self._master, self._slave = os.openpty()
         while os.ttyname(self._slave) in self._had:
-            self._parked += [self._master, self._slave]
+            self.parked += [self._master, self._slave]
             self._master, self._slave = os.openpty()
         self._had.add(os.ttyname(self._slave))
         tty.setraw(self._slave)
@@ -58,7 +58,7 @@ class Cable:
     def __exit__(self, *error):
         if self._master >= 0:
             self.unplug()
-        for fd in self._parked:
+        for fd in self.parked:
             os.close(fd)
 
 
