@@ -11,7 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import msgspec
@@ -40,7 +40,6 @@ SEND_S = 2.0  # how long a line may take to accept what we send
 LOOK_S = (0.5, 1.5)  # between two looks whether a port that is not there is there
 RETRY_S = (0.5, 3.0)  # after a port was lost or could not be opened: it is our own, so nobody is in a hurry but us
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, Malformed, NoRecord)
-T = TypeVar("T")
 
 
 class Poll(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
