@@ -19,7 +19,7 @@ trap clean EXIT
 INCLUDE=systemd,systemd-sysv,dbus,udev,python3,ca-certificates,iproute2,procps,curl,sudo,kmod,bash-completion
 
 clean() {
-  [ -z "$container" ] || { kill "$container" 2> /dev/null && wait "$container"; } || true
+  [ -z "$container" ] || { kill -KILL "$pid1" "$container" 2> /dev/null; wait "$container" 2> /dev/null; } || true
   [ -z "$sensor" ] || kill "$sensor" 2> /dev/null || true
   [ -z "$ports" ] || kill "$ports" 2> /dev/null || true
   rm -rf --one-file-system "$root" "$root.out" "$root.console"
@@ -66,7 +66,7 @@ boot() {
 power_off() {
   inside 'systemctl poweroff' || true
   wait "$container" || true
-  container=''
+  container='' pid1=''
 }
 
 # -- what it takes -----------------------------------------------------------------------------------------------------
@@ -115,6 +115,7 @@ holds "a member of the group may reload" 'runuser -l ada -c "tidegate reload"'
 fails "whoever is not in the group may not reload, and is told which group to join" 'runuser -l bob -c "tidegate reload"' 'sudo usermod -aG tidegate'
 fails "whoever is not in the group cannot read the log, and is told which group to join" 'runuser -l bob -c "tidegate try means --since 1h"' 'usermod -aG tidegate bob'
 holds "nobody but the group sees the files" '! runuser -u bob -- ls /var/lib/tidegate'
+holds "the configuration is root's, and everybody may read it" 'stat -c "%A %U:%G %n" /etc/tidegate /etc/tidegate/*; [ "$(stat -c %U:%a /etc/tidegate)" = root:755 ]; runuser -u bob -- tidegate check'
 holds "a person's shell completes its commands" 'runuser -l ada -c "bash -ic \"source /usr/share/bash-completion/bash_completion; _completion_loader tidegate; complete -p tidegate\""'
 
 title "the sandbox lets through what it needs"
@@ -149,7 +150,7 @@ soon "systemd notices that it makes no progress, and starts it again" '[ "$(syst
 title "upgrades"
 holds "an upgrade keeps configuration and data, and restarts once" 'old=$(readlink /opt/tidegate/current); /root/new/raspberry-pi/install.sh --wheels /media/wheels; [ "$(readlink /opt/tidegate/current)" != "$old" ]; tail -1 /etc/tidegate/tidegate.yaml | grep -q mine; curl -sf http://127.0.0.1:8765/readyz'
 fails "a version that does not start gives way to the one before" 'cp -r /root/new /root/bad; echo "raise SystemExit(1)" >> /root/bad/gateway/daemon.py; /root/bad/raspberry-pi/install.sh --wheels /media/wheels' 'runs again, nothing is lost'
-holds "which runs" 'systemctl is-active tidegate; curl -sf http://127.0.0.1:8765/readyz; ls /opt/tidegate/releases; readlink /opt/tidegate/current'
+holds "which runs" 'systemctl is-active tidegate; curl -sf http://127.0.0.1:8765/readyz; du -sh /opt/tidegate/releases/*; readlink /opt/tidegate/current'
 
 title "a serial port in the sandbox"
 (n=0; while sleep 0.2; do n=$((n + 1)); printf '{"v": %s}\r\n' $n > "$link.sensor"; done) &
