@@ -156,7 +156,7 @@ class Server:
         self._tls, self._failed = tls, failed
         self._state = ServerState()
         self.arriving: set[asyncio.Task[None]] = set()
-        self.accepting: asyncio.Task[None] | None = None
+        self._pause: asyncio.TimerHandle | None = None
 
     @property
     def connections(self) -> set[Connection]:
@@ -176,24 +176,34 @@ class Server:
             h11_max_incomplete_event_size=HEADER_BYTES,
         )
         config.load()
-        self.accepting = asyncio.create_task(self._accept(config), name="accept")
+        self._config = config
+        asyncio.get_running_loop().add_reader(self.listener, self._accept)
 
-    async def _accept(self, config: Config) -> None:
+    def _accept(self) -> None:
         loop = asyncio.get_running_loop()
-        while True:
-            try:
-                accepted, _ = await loop.sock_accept(self.listener)
-            except ConnectionError:  # it was gone before we looked
-                continue
-            except OSError as error:
-                log_.warning("no connection can be accepted: %s", error.strerror)
-                await asyncio.sleep(CROWDED_S)
-                continue
-            connection = self._make(config, self._state, {})
-            connection.limits, connection.failed = self._limits(), self._failed
-            task = loop.create_task(self._arrive(accepted, connection))
-            self.arriving.add(task)
-            task.add_done_callback(self.arriving.discard)
+        try:
+            accepted, _ = self.listener.accept()
+        except (BlockingIOError, InterruptedError, ConnectionError):  # it was gone before we looked
+            return
+        except OSError as error:
+            log_.warning("no connection can be accepted: %s", error.strerror)
+            loop.remove_reader(self.listener)
+            self._pause = loop.call_later(CROWDED_S, loop.add_reader, self.listener, self._accept)
+            return
+        accepted.setblocking(False)
+        connection = self._make(self._config, self._state, {})
+        connection.limits, connection.failed = self._limits(), self._failed
+        task = loop.create_task(self._arrive(accepted, connection))
+        self.arriving.add(task)
+        task.add_done_callback(self.arriving.discard)
+
+    def close(self) -> None:
+        """Listen no more. Who was accepted is served."""
+        if self._pause is not None:
+            self._pause.cancel()
+        if self.listener.fileno() >= 0:
+            asyncio.get_running_loop().remove_reader(self.listener)
+            self.listener.close()
 
     async def _arrive(self, accepted: socket.socket, connection: Connection) -> None:
         limits, tls = connection.limits, self._tls()
@@ -210,12 +220,8 @@ class Server:
 
 async def stop(servers: Sequence[Server], seconds: float) -> None:
     """Listen no more; finish the answers that are under way, for a short while."""
-    accepting = [server.accepting for server in servers if server.accepting is not None]
-    for task in accepting:
-        task.cancel()
-    await asyncio.gather(*accepting, return_exceptions=True)
     for server in servers:
-        server.listener.close()
+        server.close()
     told: set[Connection] = set()
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds):

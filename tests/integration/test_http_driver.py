@@ -756,3 +756,21 @@ async def work():
 asyncio.run(work())
 """
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+def test_sniffing_answers_as_the_gateway_does_and_says_when_the_address_is_taken():
+    port = free_port()
+    listen = f"127.0.0.1:{port}"
+    command = [sys.executable, "-m", "gateway", "sniff", "http", f"listen={listen}", "stream=s", "--json"]
+    with subprocess.Popen([*command, "--count", "2"], stdout=subprocess.PIPE) as process:
+        assert json.loads(process.stdout.readline())["state"] == "up"
+        opts = Options(listen=listen, stream="s")
+        assert asyncio.run(post(opts, body=b'[{"v":1},{"v":2}]', headers={"Content-Type": JSON})).said == {
+            "recorded": 2
+        }
+        out, _ = process.communicate(timeout=30)
+        assert (process.returncode, out.count(b'"v":{"v":')) == (0, 2)
+    with socket.create_server(("127.0.0.1", port)):
+        found = subprocess.run([*command, "--seconds", "1"], capture_output=True, timeout=30)
+    assert found.returncode == 1
+    assert b"another program has it" in found.stdout + found.stderr
