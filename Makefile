@@ -1,11 +1,12 @@
-# `make demo`, `make test`, `make check`, `make bench`: each sets up everything it needs first.
+# `make demo`, `make test`, `make check`, `make bench`, `make prove`: each sets up everything it needs first.
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PROVE_S ?= 600
 STAMP := $(VENV)/.ready
 
-.PHONY: setup browser demo test check bench format clean
+.PHONY: setup browser demo test check bench prove format clean
 
 setup: $(STAMP)
 
@@ -30,6 +31,10 @@ check: setup
 
 bench: setup
 	$(BIN)/python benchmarks/run.py
+
+# Power cuts for PROVE_S seconds (PROVE_S=3600 make prove), each recording with a new seed, which is printed.
+prove: setup
+	$(BIN)/python tests/rig/power.py $(PROVE_S)
 
 format: setup
 	$(BIN)/ruff format .

@@ -7,6 +7,7 @@ python=${PYTHON:-python3}
 source "$(dirname "$0")/debian.sh"
 need=()
 [ -x /usr/sbin/mosquitto ] || command -v mosquitto >/dev/null || need+=(mosquitto)
+command -v cc >/dev/null && echo '#include <stdio.h>' | cc -E - >/dev/null 2>&1 || need+=(gcc libc6-dev)  # the disk under the tests
 command -v openssl >/dev/null || need+=(openssl)
 command -v systemd-analyze >/dev/null || need+=(systemd)
 "$python" -c 'import ensurepip, venv' 2>/dev/null || need+=(python3-venv)

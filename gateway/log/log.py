@@ -14,6 +14,7 @@ import secrets
 import threading
 from array import array
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 import msgspec
 
@@ -388,6 +389,10 @@ class Log:
             commit.raw, commit.body = self._journal.encode(entry)
         if self._in_doubt or not self._journal.fits(commit.body):
             self._seal(turnover=True)
+            # Into the database's own file before the journal is used again: then a page of the WAL that the device lost
+            # costs nothing. It need not succeed: what counts is on the device, and maintain() tries again.
+            with suppress(LogError), as_log_errors("cannot checkpoint"):
+                self._store.checkpoint()
         self._journal.write(commit.number, commit.raw, commit.body)
         unsealed.commit = commit.number
         self._commits += 1

@@ -25,6 +25,7 @@ from gateway.record import Batch, Gap
 
 FORMAT = 1
 PAGE = 4096
+CHUNK = 1 << 20
 PRAGMAS = (
     "PRAGMA page_size=4096",
     "PRAGMA auto_vacuum=NONE",
@@ -119,7 +120,10 @@ class Store:
         """Raise LogTooNew for a database of a later version, without changing it."""
         head = self._files.head(self._path, 64)
         version = int.from_bytes(head[60:64], "big")
-        if version <= FORMAT and self._files.head(self._path + "-wal", 1):
+        # A rollback journal is there only where the making of the database was cut short: then it is of no version yet,
+        # and cannot be read before it was rolled back.
+        being_made = self._files.exists(self._path + "-journal")
+        if version <= FORMAT and not being_made and self._files.head(self._path + "-wal", 1):
             with as_log_errors(f"cannot read {self._path}"):
                 db = self._files.connect(self._path, readonly=True)
                 try:
@@ -132,6 +136,7 @@ class Store:
     def open(self, new_epoch: str) -> Contents:
         """Open or create. The WAL is emptied into the database: what was only in the page cache is on the device."""
         with as_log_errors(f"cannot open {self._path}"):
+            self._rewrite_wal()
             self._connection = self._files.connect(self._path)
             for pragma in PRAGMAS:
                 self._db.execute(pragma).fetchall()
@@ -146,6 +151,23 @@ class Store:
                 raise sqlite3.OperationalError("the start-up checkpoint is blocked by another process")
             self.used_bytes()
             return self._contents()
+
+    def _rewrite_wal(self) -> None:
+        """Make sure that the WAL is on the device and not only in the page cache, as Journal.barrier() does.
+
+        The checkpoint that follows overwrites the database page by page and trusts in the WAL to do it again after a
+        power cut; SQLite's own sync does nothing for pages that a failed one has marked clean.
+        """
+        path = self._path + "-wal"
+        if not self._files.head(path, 1):
+            return
+        fd = self._files.open(path)
+        try:
+            for offset in range(0, self._files.size(fd), CHUNK):
+                self._files.pwrite(fd, self._files.pread(fd, CHUNK, offset), offset)
+            self._files.fdatasync(fd)
+        finally:
+            self._files.close(fd)
 
     @property
     def _db(self) -> sqlite3.Connection:
