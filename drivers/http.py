@@ -162,12 +162,18 @@ class Options(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=T
 
 
 class Load:
-    """What was given to the log together. `at`: monotonic s."""
+    """What was given to the log together. `at`: monotonic s; `patience` ends when that takes too long."""
 
-    __slots__ = ("at", "taken")
+    __slots__ = ("at", "patience", "taken")
 
     def __init__(self, at: float, taken: list[Taken]) -> None:
         self.at, self.taken = at, taken
+        self.patience = asyncio.get_running_loop().call_later(ANSWER_S, self.give_up)
+
+    def give_up(self) -> None:
+        """Its clients are told that it takes too long. It may become durable all the same, and is then known."""
+        for taken in self.taken:
+            taken.settle(False)
 
 
 class HttpDriver:
@@ -209,11 +215,11 @@ class HttpDriver:
             self._closing = True
             self._open.set()
             for load in self._loads:
-                for taken in load.taken:
-                    taken.settle(False)
+                load.give_up()
             if servers:
                 await web.stop(servers, STOP_S)
             listener.close()
+            self._forget()
 
     def turn(self) -> None:
         self._flush()
@@ -230,11 +236,22 @@ class HttpDriver:
     def acknowledge(self, receipts: Sequence[object]) -> None:
         for load in receipts:
             assert isinstance(load, Load)
+            if load not in self._loads:  # of an earlier run
+                continue
             self._loads.remove(load)
+            load.patience.cancel()
             for taken in load.taken:
                 self._owed_bytes -= taken.size
                 taken.settle(True)
         self._look()
+
+    def _forget(self) -> None:
+        """What is not durable now was answered with 503, and nobody would tell a later run that it is."""
+        for load in self._loads:
+            load.patience.cancel()
+        self._loads.clear()
+        self._gathered, self._gathered_bytes, self._columns, self._owed_bytes = [], 0, {}, 0
+        self._names = {name: taken for name, taken in self._names.items() if taken.durable}
 
     def _listen(self, papers: "Papers") -> socket.socket:
         options, inlet = self._options, self._inlet
@@ -350,16 +367,9 @@ class HttpDriver:
         columns = self._columns
         self._gathered, self._gathered_bytes, self._columns = [], 0, {}
         self._loads.append(load)
-        asyncio.get_running_loop().call_later(ANSWER_S, self._give_up, load)
         last = len(columns)
         for n, (stream, (times, keys, values)) in enumerate(columns.items(), 1):
             self._inlet.record(stream, times, keys, values, receipt=load if n == last else None)
-
-    def _give_up(self, load: Load) -> None:
-        """Its clients are told that it takes too long. It may become durable all the same, and is then known."""
-        if load in self._loads:
-            for taken in load.taken:
-                taken.settle(False)
 
 
 class Papers:

@@ -137,12 +137,13 @@ def test_clients_that_hang_up_and_repeat_have_every_reading_recorded_once(tmp_pa
 
 
 @pytest.mark.timeout(300)
-def test_while_the_disk_does_not_answer_clients_are_told_to_come_back_and_nothing_is_recorded_twice(tmp_path):
+@pytest.mark.parametrize("trouble", ["hold", "full"])
+def test_while_the_disk_is_held_or_full_clients_are_told_to_come_back_and_nothing_is_recorded_twice(tmp_path, trouble):
     port = free_port()
     gateway = GatewayProcess(tmp_path, CONFIG, launcher=HELD, port=port)
     gateway.start()
-    (tmp_path / "hold").touch()
-    sensors = [Sensor(n, port, 10) for n in range(8)]
+    (tmp_path / trouble).touch()
+    sensors = [Sensor(n, port, 5) for n in range(8)]
     for sensor in sensors:
         sensor.start()
     until = time.monotonic() + 60
@@ -150,7 +151,7 @@ def test_while_the_disk_does_not_answer_clients_are_told_to_come_back_and_nothin
         assert time.monotonic() < until
         time.sleep(0.1)
     assert not any(sensor.answered for sensor in sensors)
-    (tmp_path / "hold").unlink()
+    (tmp_path / trouble).unlink()
     answered = joined(sensors)
     assert recorded(gateway) == answered
     gateway.stop()
@@ -177,7 +178,7 @@ def test_an_edit_takes_the_address_over_and_a_client_notices_nothing_but_a_new_c
     port = free_port()
     gateway = GatewayProcess(tmp_path, CONFIG, port=port)
     gateway.start()
-    sensors = [Sensor(n, port, 60) for n in range(4)]
+    sensors = [Sensor(n, port, 30) for n in range(4)]
     for sensor in sensors:
         sensor.start()
     for edit in range(3):

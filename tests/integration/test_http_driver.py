@@ -308,6 +308,32 @@ def test_a_repeat_may_be_packed_in_another_way_but_must_say_the_same():
     run(work)
 
 
+def test_a_driver_that_is_started_again_waits_for_nothing_that_was_before(monkeypatch):
+    monkeypatch.setattr(driver, "PATIENCE_S", 0.2)
+
+    async def work():
+        opts = options()
+        async with serving(opts, commit=None) as house:
+            asked = asyncio.create_task(post(opts, body=b"x", headers={"Idempotency-Key": "1"}))
+            await until(lambda: house.inlet.hurries)
+            house._tasks[0].cancel()
+            assert (await asked).status == 503
+            lost, house.inlet.receipts = house.inlet.receipts, []
+            await asyncio.sleep(0.3)
+            again = asyncio.create_task(house.driver.run())
+            await until(lambda: len(house.inlet.states) == 2)
+            asked = asyncio.create_task(post(opts, body=b"x", headers={"Idempotency-Key": "1"}))
+            await until(lambda: house.inlet.receipts)
+            house.driver.acknowledge(lost)
+            house.inlet.commit()
+            assert (await asked).said == {"recorded": 1}
+            assert house.driver._owed_bytes == 0
+            again.cancel()
+            await asyncio.gather(again, return_exceptions=True)
+
+    run(work)
+
+
 def test_keys_are_remembered_in_a_bounded_number(monkeypatch):
     monkeypatch.setattr(driver, "NAMES", 10)
 

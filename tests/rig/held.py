@@ -1,6 +1,7 @@
 """The daemon on a disk that can be held: `python held.py CONFIG`, steered and observed through files beside the configuration.
 
 hold        while this file exists, every fdatasync of the journal waits
+full        while this file exists, every fdatasync of the journal finds no room
 durable     one line per commit: monotonic time at which fdatasync returned, and messages that are durable since the start
 stalls      longest time, in ms, that the event loop did not breathe
 early-ack   if this file exists at the start, messages are acknowledged before their commit: a proof must notice
@@ -8,6 +9,8 @@ early-ack   if this file exists at the start, messages are acknowledged before t
 
 import asyncio
 import contextlib
+import errno
+import os
 import sys
 import time
 from pathlib import Path
@@ -25,6 +28,8 @@ class HeldFiles(SystemFiles):
     def fdatasync(self, fd: int) -> None:
         while (folder / "hold").exists():
             time.sleep(0.02)
+        if (folder / "full").exists():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         super().fdatasync(fd)
 
 
