@@ -15,5 +15,5 @@ def full() -> bool:
 @pytest.fixture(autouse=True)
 def no_gateway_left():
     """A test that fails in the middle must not leave its gateway to the tests after it."""
-    yield
-    process.end_all()
+    with process.none_left():
+        yield

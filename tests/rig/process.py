@@ -1,26 +1,31 @@
 """The real daemon in a process of its own, as its user runs it."""
 
+import contextlib
 import http.client
 import json
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
 from gateway.cli._client import Client, Door, Refused
 from gateway.testing import free_port
 
-_running: set[subprocess.Popen] = set()  # so that a test that fails leaves none behind
+_running: set[subprocess.Popen] = set()
 
 
-def end_all() -> None:
-    """Ends every gateway that a test has left running."""
-    for process in _running:
+@contextlib.contextmanager
+def none_left() -> Iterator[None]:
+    """Ends every gateway that was started in here and left running."""
+    before = set(_running)
+    yield
+    for process in _running - before:
         process.kill()
         process.wait(30)
-    _running.clear()
+        _running.discard(process)
 
 
 class GatewayProcess:
