@@ -281,8 +281,8 @@ class HttpDriver:
     def _tell(self, trouble: str = "") -> None:
         options = self._options
         scheme = "https" if options.cert_file is not None else "http"
-        more = f" and {len(options.paths) - 1} more paths" if len(options.paths) > 1 else ""
-        path, keyed, _ = options.routes()[0]
+        (path, keyed, _), *others = options.routes()
+        more = f" and {len(others)} other path{'s' if len(others) > 1 else ''}" if others else ""
         place = f"listens on {scheme}://{options.listen}{path}{'{key}' if keyed else ''}{more}"
         self._inlet.up(f"{place}; {trouble}" if trouble else place)
 
