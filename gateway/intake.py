@@ -126,6 +126,7 @@ class Intake:
         self._bytes_per_byte = 0.2  # journal bytes per payload byte, as the last commits had it
         self._in_flight = False
         self._in_flight_unsafe = 0
+        self._sealing_failed: tuple[str, object] = ("", 0)  # why, and how many seals there had been by then
         self._stopping = False
         self._closed = False
 
@@ -328,7 +329,7 @@ class Intake:
         await self._until_written(commit)
         self.metrics.observe("commit_seconds", self.clock.monotonic() - started)
         self.metrics.add("commits_total")
-        self.board.up("log")
+        self._say_how_the_log_is()
         self.board.beat("log")
         self.board.expect("log", False)
         self.log.committed(commit)
@@ -360,13 +361,29 @@ class Intake:
         try:
             result = await self._in_log_thread(self.log.maintain)
         except LogError as error:
-            # The journal still holds everything; sealing is tried again after the next commit.
+            # The journal still holds everything; sealing is tried again in a moment, whether a commit comes or not.
             self.metrics.add("seal_failures_total")
-            self.board.waiting("log", f"sealing failed: {error}")
+            self._sealing_failed = (f"sealing failed: {error}", self._seals)
+            self._say_how_the_log_is()
             log_.error("sealing failed: %s", error)
             return
+        if self._sealing_failed[0]:
+            self._sealing_failed = ("", 0)
+            self._say_how_the_log_is()
         if result is not None:
             self.note_gaps(self.log.maintained(result))
+
+    @property
+    def _seals(self) -> object:
+        return self.log.stats()["seals"]
+
+    def _say_how_the_log_is(self) -> None:
+        """After a commit or a seal: while sealing fails, commits that succeed do not make it well."""
+        reason, seals = self._sealing_failed
+        if reason and self._seals == seals:
+            self.board.waiting("log", reason)
+        else:
+            self.board.up("log")
 
     def note_gaps(self, gaps: Sequence[Gap]) -> None:
         """Count what is gone before everyone who reads it had it; what all had read is what a ring forgets."""

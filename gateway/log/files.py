@@ -75,9 +75,21 @@ class SystemFiles:
     """The operating system's own."""
 
     def make_folder(self, path: str) -> None:
-        if not os.path.isdir(path):
+        above = missing = os.path.dirname(os.path.abspath(path))
+        fresh = not os.path.isdir(path)
+        if fresh:
+            while not os.path.isdir(missing):
+                missing = os.path.dirname(missing)
             os.makedirs(path, mode=0o700)
-            self.sync_folder(os.path.dirname(os.path.abspath(path)))
+        # Also of one that was there: whoever made it may have ended before this, or been told that it failed.
+        try:
+            self.sync_folder(above)
+        except PermissionError:  # a folder of others that one may only pass through
+            if fresh:
+                raise
+        while above != missing:
+            above = os.path.dirname(above)
+            self.sync_folder(above)
 
     def head(self, path: str, size: int) -> bytes:
         try:

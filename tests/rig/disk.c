@@ -45,7 +45,7 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static char root[PATH_MAX];
 static size_t root_length;
 static int trace = -1;
-static long changes, fail_at, die_at;
+static long changes, failures, fail_at, die_at;
 static int fail_errno, fail_once, fail_mask = CAN_WRITE | CAN_SYNC | CAN_NAME;
 static char broken[PATH_MAX];
 static uint32_t handles[FDS];
@@ -106,6 +106,8 @@ void disk_heal(void) { fail_at = 0; }
 
 long disk_changes(void) { return changes; }
 
+long disk_failures(void) { return failures; }
+
 /* -- what every call does ---------------------------------------------------------------------------------------- */
 
 static void say(int kind, int flag, uint32_t handle, int64_t offset, const char *name, const char *second, const void *data,
@@ -140,6 +142,7 @@ static int change(int what) {
   if (changes < fail_at || (fail_once && changes > fail_at)) return 0;
   if (changes > fail_at && *broken && access(broken, F_OK)) return 0;
   if (die_at < 0) die_at = changes - die_at - 1;
+  failures++;
   errno = fail_errno;
   return 1;
 }
@@ -214,7 +217,9 @@ static ssize_t write_it(int fd, const void *data, size_t size, int64_t offset, i
       offset = appends && !fstat(fd, &found) ? found.st_size : lseek(fd, 0, SEEK_CUR);
     }
     int fails = change(CAN_WRITE);
-    if (fails && fail_errno == ENOSPC && size >= 1024 && changes == fail_at) fails = 0, size = size / 2 & ~511ul; /* the last room */
+    if (fails && fail_errno == ENOSPC && size >= 1024 && changes == fail_at) {
+      fails = 0, size = size / 2 & ~511ul; /* the last room there was */
+    }
     result = fails ? -1 : positioned ? real_pwrite(fd, data, size, offset) : real_write(fd, data, size);
     if (result > 0) say(WRITE, 0, handles[fd], offset, NULL, NULL, data, result);
     int code = errno;

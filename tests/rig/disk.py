@@ -46,7 +46,7 @@ def own() -> ctypes.CDLL:
     layer = ctypes.CDLL(os.environ["LD_PRELOAD"])
     layer.disk_record.argtypes = [ctypes.c_char_p, ctypes.c_char_p]
     layer.disk_fail.argtypes = [ctypes.c_long, ctypes.c_int, ctypes.c_int, ctypes.c_int]
-    layer.disk_changes.restype = ctypes.c_long
+    layer.disk_changes.restype = layer.disk_failures.restype = ctypes.c_long
     return layer
 
 

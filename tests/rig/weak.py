@@ -9,7 +9,14 @@ from gateway.log.journal import Journal
 
 
 def weaken(words: list[str]) -> None:
-    """In this process, for good. `normal`, `off`: SQLite's `synchronous`; the rest as their names say."""
+    """In this process, for good.
+
+    normal, off      SQLite's `synchronous`
+    no-sync          the journal is not synced
+    no-checkpoint    the WAL is never moved into the database
+    no-barrier       what a start recovers is neither written again nor checkpointed
+    early-ack        readings are acknowledged before their commit
+    """
     for word in words:
         _WAYS[word]()
 

@@ -243,6 +243,32 @@ def test_a_pipeline_held_back_by_a_slow_commit_goes_on_without_news(play, monkey
     play(scene)
 
 
+def test_while_sealing_fails_the_status_says_so_and_it_is_well_again_without_another_record(play, monkeypatch):
+    async def scene(house):
+        honest, well, due = house.log.maintain, False, True
+
+        def maintain():
+            nonlocal due
+            if not well:
+                raise LogFull("no room")
+            due = False
+            return honest()
+
+        monkeypatch.setattr(house.log, "maintain", maintain)
+        monkeypatch.setattr(type(house.log), "maintenance_due", property(lambda self: due))
+        _, inlet, _ = house.attach("d")
+        await until(lambda: house.board.state("log") == "waiting")
+        for n in range(3):
+            inlet.record("s", [1], ["k"], [b"%d" % n])
+            await house.intake.barrier()
+            assert house.board.state("log") == "waiting", "a commit that succeeds does not make it well"
+            assert house.board.find("log").detail == "sealing failed: no room"
+        well = True
+        await until(lambda: house.board.state("log") == "up")
+
+    play(scene)
+
+
 def test_a_driver_that_is_taken_out_reads_nothing_more_though_it_breaks_off_meanwhile(play):
     async def scene(house):
         driver, inlet, _ = house.attach("d")
