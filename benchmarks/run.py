@@ -3,10 +3,11 @@
 Each figure is the median of three. The machine's speed drifts, so the gateway and the yardstick take turns; quote the
 ratios. Processor time is user and system of the whole process, from the first message to the last delivery.
 
-usage: run.py [--quick] [SECTION ...]     sections: decode try log pipeline steps alarm forward memory streams
+usage: run.py [--quick] [SECTION ...]     sections: decode try log pipeline steps alarm forward versions memory streams
 """
 
 import argparse
+import functools
 import json
 import shutil
 import statistics
@@ -103,10 +104,13 @@ def counted(packet) -> int:
     return 0
 
 
-def forward(make, in_flight: int, count: int, rate: float) -> dict:
-    """One run: publish, forward, count at the far side. Returns microseconds per message and memory."""
+def forward(make, in_flight: int, count: int, rate: float, extra: str = "") -> dict:
+    """One run: publish, forward, count at the far side. Returns microseconds per message and memory.
+
+    `extra`: more of the near broker's configuration.
+    """
     folder = Path(tempfile.mkdtemp(prefix="tidegate-bench-"))
-    with Mosquitto(folder / "near", in_flight=in_flight) as near, Mosquitto(folder / "far") as far:
+    with Mosquitto(folder / "near", in_flight=in_flight, extra=extra) as near, Mosquitto(folder / "far") as far:
         subject = make(folder, near.port, far.port)
         try:
             subject.wait_ready()
@@ -165,6 +169,27 @@ def section_forward(quick: bool) -> None:
             f"{max(r['peak'] for r in ours):8.1f} {ours[-1]['bytes']:6.1f}",
             flush=True,
         )
+
+
+def section_versions(quick: bool) -> None:
+    """The same work, read in different ways. The runs take turns."""
+    web = free_port()
+    ways = {
+        "MQTT 5": ("mqtt://127.0.0.1:{near}", 5),
+        "MQTT 3.1.1": ("mqtt://127.0.0.1:{near}", 3),
+        "MQTT 5 over websockets": (f"ws://127.0.0.1:{web}", 5),
+    }
+    listener = f"listener {web} 127.0.0.1\nprotocol websockets\n"
+    print("\nforward as above, by the way readings come in; us of processor time per message")
+    for load, count, rate in (("saturated", 200_000, 0.0), ("3,000/s", 45_000, 3000.0)):
+        found: dict[str, list[float]] = {name: [] for name in ways}
+        for _ in range(1 if quick else 3):
+            for name, (url, version) in ways.items():
+                config = CONFIG.replace('url: "mqtt://127.0.0.1:{near}"', f'url: "{url}", version: {version}')
+                make = functools.partial(Gateway, config=config)
+                found[name].append(forward(make, 2000, count, rate, listener)["us"])
+        told = ", ".join(f"{name} {statistics.median(figures):.1f}" for name, figures in found.items())
+        print(f"  {load:10} {told}", flush=True)
 
 
 def section_log(quick: bool) -> None:
@@ -704,6 +729,7 @@ SECTIONS = {
     "try": section_try,
     "alarm": section_alarm,
     "forward": section_forward,
+    "versions": section_versions,
 }
 
 if __name__ == "__main__":
