@@ -35,6 +35,8 @@ class Series(NamedTuple):
 SERIES: dict[str, Series] = {
     "records_in_total": Series("counter", "Records that a driver gave to the log."),
     "redelivered_total": Series("counter", "Records that a broker or a client sent again and that were recognised."),
+    "retained_ignored_total": Series("counter", "Retained messages that a driver was told to ignore, and did."),
+    "own_status_total": Series("counter", "Messages of our own at a status topic that came back, and are no readings."),
     "frames_bad_total": Series("counter", "Frames that were no record and were dropped."),
     "uart_overruns_total": Series("counter", "Bytes that a UART lost because nobody took them from it in time."),
     "uart_framing_errors_total": Series("counter", "Bytes without a stop bit: the baud is wrong, or the line noisy."),
