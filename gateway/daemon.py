@@ -128,6 +128,8 @@ class Daemon:
             ", torn tail" if recovery.torn else "",
             f", {recovery.damaged} damaged journal records" if recovery.damaged else "",
         )
+        if recovery.told:
+            log_.warning("the log was damaged: %s", recovery.told)
         self._declare_streams(self.config)
         urgent = urgent_streams(self.config)
         self._shaper = Shaper(
@@ -163,7 +165,7 @@ class Daemon:
         self.intake.note_gaps(recovery.gaps)
         self._release_cuts()
         self._trust_clock()
-        self.board.up("log")
+        self.board.up("log", self.log.trouble)
         return recovery.remembered
 
     def _declare_streams(self, config: Config) -> None:

@@ -418,7 +418,7 @@ class Forwarder:
         extent = delivery.extent
         if receipt.rejected:
             self._bury(delivery, receipt)
-        self._log.positions.settle(self.reader, extent)
+        self._log.positions.settle(self.reader, extent, dead=len(receipt.rejected), gaps=delivery.gaps)
         self._ready.pop(extent, None)
         delivered = delivery.count - len(receipt.rejected)
         if delivered:

@@ -383,7 +383,7 @@ class Intake:
         if reason and self._seals == seals:
             self.board.waiting("log", reason)
         else:
-            self.board.up("log")
+            self.board.up("log", self.log.trouble)
 
     def note_gaps(self, gaps: Sequence[Gap]) -> None:
         """Count what is gone before everyone who reads it had it; what all had read is what a ring forgets."""

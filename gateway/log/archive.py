@@ -21,7 +21,7 @@ from gateway.errors import LogError, LogTooNew
 from gateway.log.files import Files, SystemFiles, as_log_errors
 from gateway.log.gaps import add_gap
 from gateway.log.journal import Found, Journal, batch_of
-from gateway.log.store import FORMAT, StoreReader
+from gateway.log.store import FORMAT, VERSION, StoreReader, newer
 from gateway.log.stream import Stream, size_of
 from gateway.record import Batch, Gap
 
@@ -88,7 +88,7 @@ class Archive:
 
     def _replay(self, found: Found) -> None:
         """What one journal record adds to what is sealed."""
-        commit, entry = found
+        commit, entry = found.commit, found.entry
         self.written = entry.moment.wall_ns
         for section in entry.sections:
             home = self._home(section.stream)
@@ -270,8 +270,8 @@ class _Looking(StoreReader):
             as_log_errors(f"cannot read {self._path}"),
             closing(self._files.look(self._path, immutable=immutable)) as db,
         ):
-            version = db.execute("PRAGMA user_version").fetchall()[0][0]
-            if version > FORMAT:
+            version, application = (db.execute(f"PRAGMA {name}").fetchall()[0][0] for name in VERSION)
+            if newer(version, application):
                 raise LogTooNew(f"{self._path} has format {version}, this version knows up to {FORMAT}")
             return db.execute(sql, values).fetchall()
 

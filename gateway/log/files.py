@@ -10,11 +10,11 @@ import pwd
 import sqlite3
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Protocol
 from urllib.parse import quote
 
-from gateway.errors import LogError, LogFull
+from gateway.errors import LogDamaged, LogError, LogFull
 
 
 class Files(Protocol):
@@ -33,6 +33,10 @@ class Files(Protocol):
 
     def open(self, path: str) -> int:
         """A descriptor to read and write the file; created where it is missing."""
+        ...
+
+    def look_at(self, path: str) -> int:
+        """A descriptor to read a file that is there."""
         ...
 
     def lock(self, fd: int) -> None:
@@ -70,6 +74,34 @@ class Files(Protocol):
         """Names this boot of the machine: monotonic times are comparable within one."""
         ...
 
+    def foreign(self, path: str) -> str:
+        """What stands there, in words, where it is neither a plain file nor nothing. Opens nothing."""
+        ...
+
+    def listing(self, path: str) -> list[str]:
+        """What is in a folder, sorted; nothing where there is none."""
+        ...
+
+    def move(self, old: str, new: str) -> None:
+        """Rename a file; durable after sync_folder()."""
+        ...
+
+    def remove(self, path: str) -> None:
+        """A file that may not be there."""
+        ...
+
+    def replace(self, path: str, content: bytes) -> None:
+        """A small file, with this content or as it was, whatever happens. On the device when this returns."""
+        ...
+
+    def taken(self, path: str) -> int:
+        """Bytes that a file takes on the disk, holes left out; 0 where there is none."""
+        ...
+
+    def free(self, path: str) -> int:
+        """Bytes that we could still write to the file system that holds this path."""
+        ...
+
 
 class SystemFiles:
     """The operating system's own."""
@@ -99,7 +131,10 @@ class SystemFiles:
             return b""
 
     def open(self, path: str) -> int:
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
+
+    def look_at(self, path: str) -> int:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
 
     def lock(self, fd: int) -> None:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -146,7 +181,52 @@ class SystemFiles:
     def boot_id(self) -> str:
         return self.head("/proc/sys/kernel/random/boot_id", 36).decode("ascii", "replace")
 
+    def foreign(self, path: str) -> str:
+        try:
+            mode = os.lstat(path).st_mode
+        except FileNotFoundError:
+            return ""
+        kinds = {stat.S_IFREG: "", stat.S_IFDIR: "a folder", stat.S_IFLNK: "a symbolic link", stat.S_IFIFO: "a pipe"}
+        return kinds.get(stat.S_IFMT(mode), "a device or a socket")
 
+    def listing(self, path: str) -> list[str]:
+        try:
+            return sorted(os.listdir(path))
+        except FileNotFoundError:
+            return []
+
+    def move(self, old: str, new: str) -> None:
+        os.rename(old, new)
+
+    def remove(self, path: str) -> None:
+        with suppress(FileNotFoundError):
+            os.unlink(path)
+
+    def replace(self, path: str, content: bytes) -> None:
+        beside = path + ".new"
+        self.remove(beside)
+        fd = self.open(beside)
+        try:
+            self.pwrite(fd, content, 0)
+            self.fdatasync(fd)
+        finally:
+            self.close(fd)
+        self.move(beside, path)
+        self.sync_folder(os.path.dirname(path))
+
+    def taken(self, path: str) -> int:
+        try:
+            return os.lstat(path).st_blocks * 512
+        except FileNotFoundError:
+            return 0
+
+    def free(self, path: str) -> int:
+        room = os.statvfs(path)
+        return room.f_bavail * room.f_frsize
+
+
+DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+UNREADABLE = {sqlite3.SQLITE_IOERR_READ, sqlite3.SQLITE_IOERR_SHORT_READ, sqlite3.SQLITE_IOERR_CORRUPTFS}
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -162,8 +242,17 @@ def as_log_errors(what: str) -> Iterator[None]:
         kind = LogFull if error.errno in NO_ROOM else LogError
         raise kind(f"{what}: {_words(error)}") from error
     except sqlite3.Error as error:
-        full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
-        raise (LogFull if full else LogError)(f"{what}: {error}") from error
+        raise _kind(error)(f"{what}: {error}") from error
+
+
+def _kind(error: sqlite3.Error) -> type[LogError]:
+    """What an error of SQLite is to us. What a medium does not give back is damaged, too."""
+    code = getattr(error, "sqlite_errorcode", None)
+    if code == sqlite3.SQLITE_FULL:
+        return LogFull
+    if code is None:  # of Python's own module
+        return LogDamaged if "UTF-8" in str(error) else LogError
+    return LogDamaged if code in UNREADABLE or code & 0xFF in DAMAGED else LogError
 
 
 def _words(error: OSError) -> str:

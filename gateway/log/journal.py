@@ -12,6 +12,7 @@
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 import msgspec
@@ -80,12 +81,18 @@ class Entry(msgspec.Struct, array_like=True, frozen=True):
     places: list[Place]
     gaps: list[Gap]
     ticks: list[Tick]
+    shelves: dict[str, int] | None = None  # stream -> its id in the store; see below
+
+
+# The first record of a generation has `shelves`. Its nexts, places and gaps are those of all streams: with it, the
+# journal alone tells where everything stood, should the store be lost.
 
 
 class Found(NamedTuple):
     """A valid record met while scanning."""
 
     commit: int
+    generation: int
     entry: Entry
 
 
@@ -124,6 +131,8 @@ class Journal:
         self.generation = 0
         self.bytes_written = 0
         self.torn = False
+        self.made = False  # there was no file, or an empty one
+        self.lost = False  # scan() found nothing of this log, not even of the generation before
         self._fd = -1
         self._seed = 0
         self._last: tuple[int, bytes] | None = None
@@ -136,11 +145,12 @@ class Journal:
         """Bytes until the end of the file."""
         return self.size - self.at
 
-    def refuse_newer(self) -> None:
-        """Raise LogTooNew for the journal of a later version. Reads only."""
-        head = self._files.head(self._path, 4)
-        if head[:3] == MAGIC and head[3] > FORMAT:
-            raise LogTooNew(f"{self._path} has format {head[3]}, this version knows up to {FORMAT}")
+    def refuse_newer(self, epoch: str) -> None:
+        """Raise LogTooNew for the journal of a later version of this log. Reads only."""
+        head = self._files.head(self._path, HEADER.size)
+        if len(head) == HEADER.size and head[:3] == MAGIC and head[3] > FORMAT:
+            length, self._seed = HEADER.unpack(head)[2], _seed(epoch)
+            self._record_at(self._files.head(self._path, min(HEADER.size + length, LARGEST)), 0, 0)
 
     def open(self) -> None:
         """Lock the file, and give it its full size where it is shorter. Raises LogError, LogFull."""
@@ -152,20 +162,25 @@ class Journal:
                 hint = "stop it, or give this one another log.path"
                 raise LogError(f"{self._path} is in use: another Tidegate has this log open ({hint})") from error
             have = self._files.size(self._fd)
+            self.made = have == 0
             if have < self.size:
                 for offset in range(have, self.size, len(FILL)):
                     self._files.pwrite(self._fd, FILL[: self.size - offset], offset)
                 self._files.fdatasync(self._fd)
             self.size = max(have, self.size)
 
-    def scan(self, epoch: str, generation: int) -> Iterator[Found]:
-        """Every valid record of this generation, in order, however much damage lies between them.
-
-        Afterwards `at` is behind the last of them and `torn` says whether the remains of another one follow.
-        """
+    def content(self) -> bytes:
+        """All of it, as it is."""
         with as_log_errors(f"cannot read {self._path}"):
-            data = self._files.pread(self._fd, self.size, 0)
-        yield from self._scan(data, epoch, generation)
+            return self._files.pread(self._fd, self.size, 0)
+
+    def scan(self, epoch: str, generation: int) -> Iterator[Found]:
+        """Every valid record of this generation or a later one, in order, however much damage lies between them.
+
+        A later one is there where the store has lost the turnover to it; it is the journal's generation from now on.
+        Afterwards `at` is behind the last record of it and `torn` says whether the remains of another one follow.
+        """
+        yield from self._scan(self.content(), epoch, generation)
 
     def look(self, epoch: str, generation: int) -> Iterator[Found]:
         """The same of a journal that was never opened here, and may be in use by another process."""
@@ -174,41 +189,50 @@ class Journal:
         yield from self._scan(data, epoch, generation)
 
     def _scan(self, data: bytes, epoch: str, generation: int) -> Iterator[Found]:
-        self._seed, self.generation = zlib.crc32(bytes.fromhex(epoch)), generation
-        self.at, self._last, self.torn = 0, None, False
+        self._seed, self.generation = _seed(epoch), generation
+        self.at, self._last, self.torn, self.lost = 0, None, False, True
+        records: list[tuple[int, int, int]] = []  # commit, generation, where
         at = 0
         while at + HEADER.size <= len(data):
-            found = self._record_at(data, at)
+            found = self._record_at(data, at, generation - 1)
             if found is None:
                 at += PAGE
                 continue
-            record, result = found
-            self._last = (at, record)
-            at += len(record)
-            self.at = at
-            yield result
+            self.lost = False
+            commit, its_generation, stop = found
+            if its_generation < generation:
+                at += PAGE  # what was written over it since may stand anywhere behind
+                continue
+            records.append((commit, its_generation, at))
+            begin, at = at, stop + -stop % PAGE
+            if its_generation >= self.generation:
+                self.generation, self.at, self._last = its_generation, at, (begin, data[begin:at])
+        for commit, its_generation, at in sorted(records):
+            stop = at + HEADER.size + HEADER.unpack_from(data, at)[2]
+            # one whose checksum holds and that does not unpack is counted as damage, like every one that is missing
+            with suppress(ValueError):
+                entry = self._decoder.decode(unpacked(data[at + HEADER.size : stop]))
+                yield Found(commit, its_generation, entry)
         head = data[self.at : self.at + HEADER.size]
         if len(head) == HEADER.size:
             magic, _, _, its_generation, _, _, _ = HEADER.unpack(head)
-            self.torn = magic == MAGIC and its_generation == generation
+            self.torn = magic == MAGIC and its_generation == self.generation
 
-    def _record_at(self, data: bytes, at: int) -> tuple[bytes, Found] | None:
+    def _record_at(self, data: bytes, at: int, oldest: int) -> tuple[int, int, int] | None:
+        """(commit, generation, where it ends) of a record whose checksum holds."""
         magic, version, length, generation, commit, raw, crc = HEADER.unpack_from(data, at)
         stop = at + HEADER.size + length
-        if magic != MAGIC or generation != self.generation or stop > len(data):
+        if magic != MAGIC or generation < oldest or stop > len(data):
             return None
-        if zlib.crc32(data[at + HEADER.size : stop], self._head_crc(version, length, commit, raw)) != crc:
+        head = self._head_crc(version, length, generation, commit, raw)
+        if zlib.crc32(memoryview(data)[at + HEADER.size : stop], head) != crc:
             return None
         if version > FORMAT:
             raise LogTooNew(f"{self._path} has a record of format {version}, this version knows up to {FORMAT}")
-        try:
-            entry = self._decoder.decode(unpacked(data[at + HEADER.size : stop]))
-        except ValueError:
-            return None  # counted as damage, like every record that does not read back
-        return data[at : stop + -(stop - at) % PAGE], Found(commit, entry)
+        return commit, generation, stop
 
-    def _head_crc(self, version: int, length: int, commit: int, raw: int) -> int:
-        head = HEADER.pack(MAGIC, version, length, self.generation, commit, raw, 0)
+    def _head_crc(self, version: int, length: int, generation: int, commit: int, raw: int) -> int:
+        head = HEADER.pack(MAGIC, version, length, generation, commit, raw, 0)
         return zlib.crc32(head[:-4], self._seed)
 
     def barrier(self) -> None:
@@ -234,7 +258,7 @@ class Journal:
 
     def write(self, commit: int, raw: int, body: bytes) -> None:
         """One record, durable when this returns; to be written again, unchanged, where it raises."""
-        head = self._head_crc(FORMAT, len(body), commit, raw)
+        head = self._head_crc(FORMAT, len(body), self.generation, commit, raw)
         header = HEADER.pack(MAGIC, FORMAT, len(body), self.generation, commit, raw, zlib.crc32(body, head))
         record = b"".join((header, body, bytes(-(len(header) + len(body)) % PAGE)))
         with as_log_errors(f"cannot write {self._path}"):
@@ -244,8 +268,9 @@ class Journal:
         self.at += len(record)
         self.size = max(self.size, self.at)
 
-    def restart(self) -> None:
+    def restart(self, epoch: str) -> None:
         """From the start, under the next generation: everything that is in the file is in SQLite now."""
+        self._seed = _seed(epoch)
         self.generation += 1
         self.at = 0
 
@@ -253,3 +278,8 @@ class Journal:
         if self._fd >= 0:
             self._files.close(self._fd)
             self._fd = -1
+
+
+def _seed(epoch: str) -> int:
+    """What the checksums of a log's records start from."""
+    return zlib.crc32(bytes.fromhex(epoch))

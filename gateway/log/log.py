@@ -4,6 +4,7 @@
 - an offset names one content for ever, also after damage: what is lost becomes a gap, and its offsets are not reused
 - the journal starts again only after SQLite holds everything that was in it
 - a seal that fails changes nothing and costs nothing but time: the journal still holds it all
+- damage never stops it: what cannot be read is declared, a database that is malformed is rebuilt around what is left
 
 Three threads meet here. The event loop owns what is gathered and the tails; the log thread owns the journal, the store
 and what it has seen written; readers only look. What passes between them is immutable or replaced whole.
@@ -13,19 +14,21 @@ import os
 import secrets
 import threading
 from array import array
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 
 import msgspec
 
 from gateway.clock import Clock
-from gateway.errors import LogError
+from gateway.errors import LogDamaged, LogError
 from gateway.log.block import PLAIN, TURNED, encode_block
 from gateway.log.files import Files, SystemFiles, as_log_errors
 from gateway.log.gaps import add_gap, gaps_between
 from gateway.log.journal import HEADER, Entry, Found, Journal, Marks, Moment, Tick, batch_of, section_of
 from gateway.log.position import Place, Positions
 from gateway.log.recent import Recent
+from gateway.log.rescue import bring_back, known_epoch, refuse_foreign, stood
+from gateway.log.salvage import Attic
 from gateway.log.seal import BLOCK_BYTES, Sealing, blocks_of
 from gateway.log.store import Contents, Shelf, Snapshot, Store, StoreReader
 from gateway.log.stream import PIECE_COST, RECORD_COST, RUN_COST, Keep, Stream, size_of
@@ -40,6 +43,8 @@ SAMPLE_EVERY = 16  # blocks of a stream between two trials of both layouts
 SNAPSHOT_EVERY = 200_000  # records that a restart may have to run again, at about 5 µs each on a small board
 SNAPSHOT_SHARE = 10  # snapshots are at most this part of the bytes written, unless the journal turns over
 CHORES_S = 60.0  # between checkpoints: what a device that lost a WAL page can cost
+SLICE = 4 << 20  # bytes of blocks that a seal brings back from a damaged database
+QUARANTINE = 64 << 20  # bytes of damaged files that are kept at most
 RETRY_S = 1.0  # after a seal that failed
 
 
@@ -56,7 +61,20 @@ class LogOptions(msgspec.Struct, frozen=True):
 class Commit:
     """Everything gathered up to one moment, never changed again. `size` is its bytes in the journal, once written."""
 
-    __slots__ = ("body", "gaps", "marks", "moment", "nexts", "number", "pieces", "places", "raw", "snapshots", "ticks")
+    __slots__ = (
+        "body",
+        "gaps",
+        "marks",
+        "moment",
+        "nexts",
+        "number",
+        "pieces",
+        "places",
+        "raw",
+        "snapshots",
+        "ticks",
+        "whole",
+    )
 
     def __init__(
         self,
@@ -73,6 +91,7 @@ class Commit:
         self.number, self.pieces, self.marks, self.nexts = number, pieces, marks, nexts
         self.places, self.gaps, self.ticks, self.moment, self.snapshots = places, gaps, ticks, moment, snapshots
         self.raw, self.body = 0, b""
+        self.whole = False  # it says where everything stands
 
     @property
     def size(self) -> int:
@@ -97,6 +116,7 @@ class Recovery(msgspec.Struct):
     torn: bool  # the journal ended in a record that was never finished, so never acknowledged
     damaged: int  # commits that do not read back
     commits: int  # replayed from the journal
+    told: str = ""  # what was found damaged, and what became of it
 
 
 class Log:
@@ -109,9 +129,10 @@ class Log:
         self._journal = Journal(os.path.join(options.path, "journal"), options.journal, self._files)
         self._store = Store(os.path.join(options.path, "log.db"), self._files)
         self._reader = StoreReader(os.path.join(options.path, "log.db"), self._files)
+        self._attic = Attic(options.path, self._files, min(QUARANTINE, options.size // 4))
         self._reading = threading.Lock()
         self._recent = Recent(options.memory // 2)
-        self.epoch = ""
+        self.epoch = self._told_epoch = ""  # the second: as the file `epoch` has it
         self.positions = Positions()
         self.clock_trusted = True  # False: nothing expires by age
         self._boot = ""
@@ -134,6 +155,8 @@ class Log:
         self._snapshot_bytes = 0
         self._layouts: dict[str, tuple[int, int]] = {}  # stream -> (layout, blocks until the next trial)
         self._unreadable: list[Gap] = []  # found by readers
+        self._malformed = ""  # why the database is to be rebuilt
+        self._fresh: Contents | None = None  # what a new one begins with, until it is on the device
         self._done: Maintained | None = None  # not yet handed to maintained()
         self._in_doubt = False
         self._not_before = self._chores_at = 0.0
@@ -146,41 +169,96 @@ class Log:
 
         Raises LogTooNew, having changed nothing; LogError, also where another process has the log; LogFull.
         """
-        started = self._clock.monotonic()
-        with as_log_errors(f"cannot open {self._options.path}"):
-            self._files.make_folder(self._options.path)
+        started, path = self._clock.monotonic(), self._options.path
+        with as_log_errors(f"cannot open {path}"):
+            self._files.make_folder(path)
+            refuse_foreign(path, self._files)
             self._boot = self._files.boot_id()
             self._store.refuse_newer()
-            self._journal.refuse_newer()
+            known = known_epoch(path, self._files)
+            if known:
+                self._journal.refuse_newer(known)
         try:
             self._journal.open()
-            contents = self._store.open(secrets.token_hex(16))
-            with as_log_errors(f"cannot sync {self._options.path}"):
-                self._files.sync_folder(self._options.path)
-            self._take(contents)
-            commits = damaged = 0
-            for found in self._journal.scan(contents.epoch, contents.generation):
-                commits, damaged = commits + 1, damaged + found.commit - self._unsealed.commit - 1
-                self._replay(found)
-            self._journal.barrier()
+            recovery = self._recover(known)
+            recovery.took_s = self._clock.monotonic() - started
         except BaseException:  # whatever it was, the lock must go
             self.close()
             raise
-        self._gaps += self._unsealed.gaps  # into the coming commit, and into SQLite with the next seal
+        return recovery
+
+    def _recover(self, known: str) -> Recovery:
+        """`known` is the epoch by its own file, where there is one."""
+        path, told = self._options.path, list[str]()
+        contents, why = self._open_store(known)
+        if contents is not None:
+            records: Iterable[Found] = self._journal.scan(contents.epoch, contents.generation)
+        else:
+            self._store.close()
+            with as_log_errors(f"cannot salvage {path}/log.db"):
+                self._attic.set_aside(os.path.join(path, "log.db"))
+                self._attic.open()
+            everything = list(self._journal.scan(known, 0)) if known else []
+            records = [found for found in everything if found.generation == self._journal.generation]
+            contents, exact = stood(records, self._attic, known, self._journal.generation)
+            told += [why] if exact else [why, "the journal does not tell where all streams stood: a new epoch begins"]
+        self._take(contents)
+        commits = damaged = 0
+        for found in records:
+            commits, damaged = commits + 1, damaged + found.commit - self._unsealed.commit - 1
+            self._replay(found)
+        for place in self._unsealed.places:  # whoever had finished an offset had been given it
+            last = max([last for _, last in (*place.beyond, *place.cuts)], default=-1)
+            home = self._stream(place.stream)
+            self._skip_damaged(home, max(place.next, last + 1))
+            home.written = home.durable = max(home.durable, home.next)
+        with as_log_errors(f"cannot keep what is damaged in {path}"):
+            if damaged:
+                self._attic.keep("journal", self._journal.content())
+            self._files.sync_folder(path)
+        self._journal.barrier()
+        gaps = list(self._unsealed.gaps)
+        self._gaps += gaps  # into the coming commit, and into SQLite with the next seal
         self._coming = self._unsealed.commit + 1
         self._chores_at = self._clock.monotonic() + CHORES_S
+        if why or contents.malformed:
+            self._malformed = contents.malformed or why
+            self._rebuild(None if contents.malformed else contents)
+            told.append(f"{len(self._attic)} blocks of it were found, and come back while the log is in use")
+        elif (known and self._journal.made) or (self._journal.lost and (contents.generation > 1 or contents.shelves)):
+            # (Where nothing was sealed yet, a first record that does not read back is most likely a torn tail.)
+            self.epoch = secrets.token_hex(16)
+            told.append("the journal is gone, and with it the newest records: a new epoch begins")
+            self._seal(turnover=True)
+        elif self._attic.paths:  # a salvage that was interrupted
+            self._attic.open()
+            self._sort_out()
+            told.append(f"{len(self._attic)} blocks of a damaged database are still to come back")
+        self._told_epoch = known
+        if known and self.epoch != known:  # with a record in it, the journal is not taken for lost the next time
+            self.write(self.gather())
         for home in self._streams.values():
             self._move_oldest(home)
         return Recovery(
-            self._clock.monotonic() - started,
+            0.0,
             {name: snapshot for name, (_, snapshot) in contents.snapshots.items()},
             self._unsealed.ticks,
             self._unsealed.remembered,
-            list(self._unsealed.gaps),
+            gaps,
             self._journal.torn,
             damaged,
             commits,
+            "; ".join(told),
         )
+
+    def _open_store(self, known: str) -> tuple[Contents | None, str]:
+        """(what it holds, "") or (None, why it cannot be used)."""
+        if known and self._store.lost:
+            return None, f"{self._options.path}/log.db is gone or empty"
+        try:
+            return self._store.open(secrets.token_hex(16), was=bool(known)), ""
+        except LogDamaged as error:
+            return None, str(error)
 
     def _take(self, contents: Contents) -> None:
         """Start from what the store holds."""
@@ -193,7 +271,7 @@ class Log:
 
     def _replay(self, found: Found) -> None:
         """Apply one journal record: its records from each stream's `next` on, and everything else."""
-        commit, entry = found
+        commit, entry = found.commit, found.entry
         for section in entry.sections:
             batch = batch_of(section, commit)
             for marks in section.marks:
@@ -380,19 +458,25 @@ class Log:
         if commit.number <= unsealed.commit:
             return
         assert commit.number == unsealed.commit + 1, "commits are written in the order they were gathered"
+        if self._malformed:
+            self._rebuild()
         if not commit.body:
-            sections = [
-                section_of(pieces, [marks for marks, _ in commit.marks.get(stream, ())])
-                for stream, pieces in commit.pieces.items()
-            ]
-            entry = Entry(commit.moment, sections, commit.nexts, commit.places, commit.gaps, commit.ticks)
-            commit.raw, commit.body = self._journal.encode(entry)
-        if self._in_doubt or not self._journal.fits(commit.body):
+            commit.raw, commit.body = self._journal.encode(self._entry(commit))
+        if self._in_doubt or self._fresh is not None or not self._journal.fits(commit.body):
             self._seal(turnover=True)
             # Into the database's own file before the journal is used again: then a page of the WAL that the device lost
             # costs nothing. It need not succeed: what counts is on the device, and maintain() tries again.
             with suppress(LogError), as_log_errors("cannot checkpoint"):
                 self._store.checkpoint()
+        if self._journal.at == 0 and not commit.whole:
+            commit.whole = True
+            commit.raw, commit.body = self._journal.encode(self._entry(commit))
+        if (
+            self._told_epoch != self.epoch
+        ):  # before the first record: from then on the journal must be readable by itself
+            with as_log_errors(f"cannot write {self._options.path}/epoch"):
+                self._files.replace(os.path.join(self._options.path, "epoch"), f"{self.epoch}\n".encode())
+            self._told_epoch = self.epoch
         self._journal.write(commit.number, commit.raw, commit.body)
         unsealed.commit = commit.number
         self._commits += 1
@@ -405,6 +489,22 @@ class Log:
                 unsealed.note_ids(marks, batch.keys, batch.values)
         if commit.snapshots is not None:
             unsealed.snapshots = (commit.number, commit.snapshots)
+
+    def _entry(self, commit: Commit) -> Entry:
+        """What the journal will say; with `whole`, of all streams and readers, as the first record of a generation."""
+        sections = [
+            section_of(pieces, [marks for marks, _ in commit.marks.get(stream, ())])
+            for stream, pieces in commit.pieces.items()
+        ]
+        if not commit.whole:
+            return Entry(commit.moment, sections, commit.nexts, commit.places, commit.gaps, commit.ticks)
+        homes = list(self._streams.values())
+        nexts = {home.name: home.written for home in homes if home.name not in commit.pieces}
+        changed = {(place.reader, place.stream) for place in commit.places}
+        places = [place for place in self._unsealed.places if (place.reader, place.stream) not in changed]
+        gaps = [gap for home in homes for gap in home.gaps]
+        shelves = {name: shelf.id for name, shelf in self._shelves.items()}
+        return Entry(commit.moment, sections, nexts, places + commit.places, gaps, commit.ticks, shelves)
 
     def committed(self, commit: Commit) -> None:
         """The commit was written: its records may be read and acknowledged."""
@@ -432,6 +532,9 @@ class Log:
         return (
             bool(self._ripe)
             or bool(self._unreadable)
+            or bool(self._malformed)
+            or self._fresh is not None
+            or len(self._attic) > 0
             or self._unsealed.snapshots is not None
             or self._memory > self._options.memory
         )
@@ -454,6 +557,8 @@ class Log:
         chores = self._clock.monotonic() >= self._chores_at
         turnover = self._turning and self._journal.at > 0
         try:
+            if self._malformed:
+                self._rebuild()
             if turnover or self._seal_due or (chores and self._ages):
                 self._seal(turnover=turnover)
             if self._store.unchecked and (turnover or chores):
@@ -469,22 +574,27 @@ class Log:
 
     def _seal(self, *, turnover: bool) -> None:
         """One transaction: blocks, eviction, gaps, snapshots; with `turnover` all else that only the journal holds."""
-        work = Sealing(self._store, self._shelves, self._streams)
+        turnover = turnover or self._fresh is not None
+        work = Sealing(self._store, self._shelves, self._streams, self._clock.now())
         unreadable, ripe = list(self._unreadable), set(self._ripe)
         now = self._clock.now() if self.clock_trusted else None
-        with as_log_errors("cannot seal"):
+        with self._noticing_damage("cannot seal"):
             try:
                 with self._store.transaction():
+                    if self._fresh is not None:
+                        self._store.lay_out(self._fresh)
                     for home in self._to_seal(turnover):
                         for batch in blocks_of(home.waiting(), work.shelf(home.name).next, self._options.seal):
                             work.put(batch, self._encode(batch))
                         work.sealed(home)
                     work.lose(self._unsealed.gaps)
                     work.lose(unreadable)
+                    back = bring_back(work, self._attic, self._salvage_room())
                     work.evict(self._unsealed.pins(), self._options.size, now)
                     snapshot_bytes = self._unsealed.store_snapshots(self._store)
                     if turnover:
                         self._unsealed.turn_over(self._store, self._journal.generation + 1)
+                        self._store.new_epoch(self.epoch)
                     work.finish()
             except BaseException:
                 # A turnover in doubt may be found kept by the next process: until one succeeds, nothing may be written
@@ -492,8 +602,10 @@ class Log:
                 self._in_doubt = self._in_doubt or (turnover and self._store.in_doubt)
                 raise
         # From here on it has happened, and nothing fails.
-        self._in_doubt = False
+        self._in_doubt, self._fresh = False, None
         self._shelves = work.shelves
+        for stream, first in back:
+            self._attic.take(stream, first)
         for batch in work.batches:
             self._recent.put(batch)
         for name, gaps in work.gaps.items():
@@ -506,11 +618,81 @@ class Log:
         self._ripe -= ripe
         if turnover:
             self._unsealed.turned_over()
-            self._journal.restart()
+            self._journal.restart(self.epoch)
+        if back and not len(self._attic):
+            with as_log_errors("cannot fill quarantine"):
+                self._attic.empty()
         self._seals += 1
         self._evicted += work.evicted
         before = self._done or Maintained({}, [])
         self._done = Maintained({**before.shelves, **work.changed}, before.gaps + work.new_gaps)
+
+    @contextmanager
+    def _noticing_damage(self, what: str) -> Iterator[None]:
+        """What SQLite calls malformed is rebuilt with the next commit or maintenance."""
+        try:
+            with as_log_errors(what):
+                yield
+        except LogDamaged as error:
+            self._malformed = str(error)
+            raise
+
+    def _salvage_room(self) -> int:
+        """Bytes of blocks that may come back now: never so many that a seal waits, or finds no room."""
+        if not len(self._attic) or self._fresh is not None:
+            return 0
+        return SLICE if self._files.free(self._options.path) > 4 * SLICE + self._journal.size else 0
+
+    def _rebuild(self, contents: Contents | None = None) -> None:
+        """A new database around what memory knows. The old one is set aside, and its blocks come back from there.
+
+        `contents`: the old one is set aside already, and these were found of it.
+        """
+        path = self._options.path
+        with as_log_errors(f"cannot salvage {path}/log.db"):
+            with self._reading:
+                self._reader.close()
+                self._store.close()
+                if contents is None:
+                    self._attic.set_aside(os.path.join(path, "log.db"))
+            if contents is None:
+                self._attic.open()
+        self._shelves = {name: Shelf(shelf.id, shelf.next, shelf.next) for name, shelf in self._shelves.items()}
+        self._sort_out()
+        self._store.connect()
+        self._fresh = Contents(
+            self.epoch,
+            self._journal.generation,
+            self._unsealed.commit,
+            self._shelves,
+            {name: home.gaps for name, home in self._streams.items()},
+            self._unsealed.places,
+            self._attic.whole_snapshots(),
+            [],
+            {},
+        )
+        self._unsealed.store_all()
+        self._malformed = ""
+        self._seal(turnover=True)
+
+    def _sort_out(self) -> None:
+        """What the attic has of each stream, and the gaps that remain."""
+        beyond = 1 << 62
+        ids = {name: shelf.id for name, shelf in self._shelves.items()}
+        gone = {
+            name: [(gap.first, gap.last) for gap in self._streams[name].gaps] + [(shelf.next, beyond)]
+            for name, shelf in self._shelves.items()
+        }
+        for name, shelf in self._shelves.items():
+            gone[name] += self._store.extents(shelf) if shelf.blocks else []
+        self._attic.assign(ids, gone)
+        for name, shelf in self._shelves.items():
+            covered = sorted([*gone[name], *self._attic.extents(name)])
+            at = 0
+            for first, last in covered:
+                if first > at:
+                    self._unreadable.append(Gap(name, at, min(first, shelf.next) - 1, "damaged"))
+                at = max(at, last + 1)
 
     def _to_seal(self, turnover: bool) -> list[Stream]:
         """Streams whose tails go now: all of them, or the ripe ones and, while memory is short, the largest."""
@@ -557,6 +739,8 @@ class Log:
             home.oldest = shelf.oldest
         else:
             home.oldest = home.pieces[0].first if home.pieces else home.next
+        found = self._attic.oldest(home.name)
+        home.oldest = home.oldest if found is None else min(home.oldest, found)
 
     # -- reading -------------------------------------------------------------------------------------------------------
 
@@ -589,20 +773,22 @@ class Log:
                 return found.slice(first, min(first + limit, durable))
             if found is not None:
                 return found
-        with self._reading:
-            following = self._reader.block_after(self._shelves[stream].id, first) if stream in self._shelves else None
-        lost = Gap(stream, first, (following or durable) - 1, "damaged")
-        self._unreadable.append(lost)
-        return lost
+        # An offset that is nowhere, though no gap says so: what leads to its block is damaged, or there is none.
+        self._malformed = self._malformed or f"offset {first} of {stream} cannot be found"
+        raise LogDamaged(f"{stream}: offset {first} cannot be found in {self._options.path}/log.db; it is salvaged")
 
     def _stored(self, home: Stream, first: int) -> Batch | Gap | None:
         shelf = self._shelves.get(home.name)
         if shelf is None:
             return None
-        with self._reading:
-            found = self._reader.block(shelf.id, home.name, first)
-            if found is None:
-                return self._reader.gap(shelf.id, home.name, first)
+        with self._reading, self._noticing_damage("cannot read"):
+            found = self._reader.block(shelf.id, home.name, first) or self._reader.gap(shelf.id, home.name, first)
+        if found is None:
+            found, extent = self._attic.read(home.name, first)
+            if found is None and extent is not None:
+                found = Gap(home.name, *extent, "damaged")
+        if found is None or (isinstance(found, Gap) and found.cause != "damaged"):
+            return found
         if isinstance(found, Batch):
             self._recent.put(found)
             return found
@@ -639,6 +825,13 @@ class Log:
         """BLOCKING. The last durable records of a source that carried delivery ids, oldest first."""
         return self._unsealed.remembered.get(source, ())
 
+    @property
+    def trouble(self) -> str:
+        """What is wrong and being mended, in words; nothing where all is well."""
+        if left := len(self._attic):
+            return f"the database was damaged; {left} blocks of the old one are still to come back"
+        return ""
+
     # -- the rest ------------------------------------------------------------------------------------------------------
 
     def stats(self) -> dict[str, object]:
@@ -657,6 +850,8 @@ class Log:
             "block_records": {name: shelf.next - shelf.oldest for name, shelf in shelves.items()},
             "block_bytes": {name: shelf.bytes for name, shelf in shelves.items()},
             "evicted_blocks": self._evicted,
+            "salvage_blocks": len(self._attic),
+            "quarantine": self._attic.quarantined(),
             "memory_bytes": self._memory,
         }
 
@@ -664,6 +859,7 @@ class Log:
         """BLOCKING. Leave everything closed; what was gathered and never written is gone."""
         with self._reading:
             self._reader.close()
+        self._attic.close()
         try:
             with as_log_errors("cannot close the log"):
                 self._store.close()

@@ -8,7 +8,7 @@ import msgspec
 from gateway.log.gaps import add_gap
 from gateway.log.position import Range
 from gateway.log.ring import evict
-from gateway.log.store import Shelf, Store
+from gateway.log.store import BlockRow, Shelf, Store
 from gateway.log.stream import Stream
 from gateway.record import Batch, Gap, concat
 
@@ -18,7 +18,8 @@ BLOCK_BYTES = 2 << 20  # payload bytes of one block: unpacking one takes about t
 class Sealing:
     """`shelves` and `gaps` are how things will stand; whoever began this takes them over after the COMMIT."""
 
-    def __init__(self, store: Store, shelves: Mapping[str, Shelf], streams: Mapping[str, Stream]) -> None:
+    def __init__(self, store: Store, shelves: Mapping[str, Shelf], streams: Mapping[str, Stream], now: int) -> None:
+        self._now = now  # ns: when gaps are declared
         self._store, self._streams, self._before = store, streams, shelves
         self.shelves = {name: msgspec.structs.replace(shelf) for name, shelf in shelves.items()}
         self.gaps: dict[str, tuple[Gap, ...]] = {}
@@ -37,6 +38,10 @@ class Sealing:
         self._store.put_block(self.shelf(batch.stream), batch, blob)
         self.batches.append(batch)
 
+    def put_back(self, stream: str, row: BlockRow, crc: int, blob: bytes) -> None:
+        """Add a block that the stream had once."""
+        self._store.put_back(self.shelf(stream), row, crc, blob)
+
     def sealed(self, home: Stream) -> None:
         """Everything that was written of a stream is on its shelf, or in a gap."""
         shelf = self.shelf(home.name)
@@ -53,7 +58,7 @@ class Sealing:
             self.new_gaps += parts
             for whole in known:
                 if whole.first <= gap.last and whole.last >= gap.first:
-                    self._store.save_gap(self.shelf(gap.stream), whole)
+                    self._store.save_gap(self.shelf(gap.stream), whole, self._now)
 
     def evict(self, pins: Mapping[str, list[Range]], size: int, now: int | None) -> None:
         """Forget what is too much or, by `now`, too old."""

@@ -16,14 +16,15 @@ from typing import Any, NamedTuple
 import msgspec
 import zstandard
 
-from gateway.errors import LogDamaged, LogTooNew
+from gateway.errors import LogDamaged, LogError, LogTooNew
 from gateway.log.block import LEVEL, decode_block, unpacked
 from gateway.log.files import Files, as_log_errors
 from gateway.log.journal import Tick
-from gateway.log.position import Place
+from gateway.log.position import Ledger, Place, Range
 from gateway.record import Batch, Gap
 
-FORMAT = 1
+FORMAT = 2
+APPLICATION = 0x54470000  # "TG"; in application_id, with the format: a newer format is believed where both tell of it
 PAGE = 4096
 CHUNK = 1 << 20
 PRAGMAS = (
@@ -38,6 +39,8 @@ PRAGMAS = (
     "PRAGMA temp_store=MEMORY",
     "PRAGMA mmap_size=0",
 )
+MAGIC = b"SQLite format 3\0"
+VERSION = ("user_version", "application_id")
 SCHEMA = f"""
 CREATE TABLE meta(name TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE stream(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, next INTEGER NOT NULL, oldest INTEGER NOT NULL,
@@ -47,16 +50,29 @@ CREATE TABLE block(id INTEGER PRIMARY KEY, stream INTEGER NOT NULL REFERENCES st
   STRICT;
 CREATE UNIQUE INDEX block_at ON block(stream, first, n, max_time);
 CREATE TABLE gap(stream INTEGER NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL, cause TEXT NOT NULL,
-  PRIMARY KEY(stream, first)) STRICT, WITHOUT ROWID;
+  at INTEGER NOT NULL DEFAULT 0, PRIMARY KEY(stream, first)) STRICT, WITHOUT ROWID;
 CREATE TABLE position(reader TEXT NOT NULL, stream TEXT NOT NULL, next INTEGER NOT NULL, beyond TEXT NOT NULL,
-  cuts TEXT NOT NULL, PRIMARY KEY(reader, stream)) STRICT, WITHOUT ROWID;
+  cuts TEXT NOT NULL, ledger TEXT NOT NULL DEFAULT 'null', PRIMARY KEY(reader, stream)) STRICT, WITHOUT ROWID;
 CREATE TABLE snapshot(pipeline TEXT PRIMARY KEY, recorded INTEGER NOT NULL, signature TEXT NOT NULL,
   positions TEXT NOT NULL, state BLOB NOT NULL) STRICT;
 CREATE TABLE tick(id INTEGER PRIMARY KEY, pipeline TEXT NOT NULL, now INTEGER NOT NULL, positions TEXT NOT NULL,
   recorded INTEGER NOT NULL) STRICT;
 CREATE TABLE remembered(source TEXT PRIMARY KEY, ids BLOB NOT NULL, fingerprints BLOB NOT NULL) STRICT;
+PRAGMA application_id={APPLICATION + FORMAT};
 PRAGMA user_version={FORMAT};
 """
+MIGRATION = f"""
+ALTER TABLE gap ADD COLUMN at INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE position ADD COLUMN ledger TEXT NOT NULL DEFAULT 'null';
+PRAGMA application_id={APPLICATION + FORMAT};
+PRAGMA user_version={FORMAT};
+"""
+SMALL = (  # everything that a wrong bit in would do harm unseen: blocks and snapshots have checksums of their own
+    "SELECT name, value FROM meta WHERE name<>'sum' ORDER BY name",
+    "SELECT id, name, next, oldest, blocks, bytes FROM stream ORDER BY id",
+    "SELECT stream, first, last, cause, at FROM gap ORDER BY stream, first",
+    "SELECT reader, stream, next, beyond, cuts, ledger FROM position ORDER BY reader, stream",
+)
 
 
 class Shelf(msgspec.Struct):
@@ -102,6 +118,7 @@ class Contents(msgspec.Struct):
     snapshots: dict[str, tuple[int, Snapshot]]  # pipeline -> (commit, state)
     ticks: list[Tick]
     remembered: dict[str, tuple[bytes, bytes]]  # source -> (ids u16, fingerprints u32), oldest first
+    malformed: str = ""  # why blocks cannot be found by SQLite, where that is so
 
 
 class Store:
@@ -118,39 +135,82 @@ class Store:
 
     def refuse_newer(self) -> None:
         """Raise LogTooNew for a database of a later version, without changing it."""
-        head = self._files.head(self._path, 64)
-        version = int.from_bytes(head[60:64], "big")
+        head = self._files.head(self._path, 100)
+        marks = int.from_bytes(head[60:64], "big"), int.from_bytes(head[68:72], "big")
         # A rollback journal is there only where the making of the database was cut short: then it is of no version yet,
         # and cannot be read before it was rolled back.
-        being_made = self._files.exists(self._path + "-journal")
-        if version <= FORMAT and not being_made and self._files.head(self._path + "-wal", 1):
-            with as_log_errors(f"cannot read {self._path}"):
+        readable = head[:16] == MAGIC and not self._files.exists(self._path + "-journal")
+        if readable and not newer(*marks) and self._files.head(self._path + "-wal", 1):
+            with suppress(LogError), as_log_errors(f"cannot read {self._path}"):  # what is damaged is not newer
                 db = self._files.connect(self._path, readonly=True)
                 try:
-                    version = db.execute("PRAGMA user_version").fetchall()[0][0]
+                    marks = tuple(db.execute(f"PRAGMA {name}").fetchall()[0][0] for name in VERSION)
                 finally:
                     db.close()
-        if version > FORMAT:
-            raise LogTooNew(f"{self._path} has format {version}, this version knows up to {FORMAT}")
+        if newer(*marks):
+            raise LogTooNew(f"{self._path} has format {marks[0]}, this version knows up to {FORMAT}")
 
-    def open(self, new_epoch: str) -> Contents:
-        """Open or create. The WAL is emptied into the database: what was only in the page cache is on the device."""
+    @property
+    def lost(self) -> bool:
+        """There is no database, or nothing in it."""
+        return not self._files.head(self._path, 1)
+
+    def connect(self) -> None:
+        """Open the file, made where it is missing."""
         with as_log_errors(f"cannot open {self._path}"):
             self._rewrite_wal()
             self._connection = self._files.connect(self._path)
             for pragma in PRAGMAS:
                 self._db.execute(pragma).fetchall()
-            if not self._db.execute("PRAGMA user_version").fetchall()[0][0]:
-                with self.transaction():
-                    for statement in SCHEMA.split(";")[:-1]:
-                        self._db.execute(statement)
-                    self._db.execute("INSERT INTO meta VALUES ('epoch', ?)", (new_epoch,))
-                    self._set_meta(1, 0)
-                self._files.sync_folder(os.path.dirname(self._path))
-            if self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()[0][0]:
-                raise sqlite3.OperationalError("the start-up checkpoint is blocked by another process")
-            self.used_bytes()
-            return self._contents()
+
+    def open(self, new_epoch: str, *, was: bool = False) -> Contents:
+        """Open or create. The WAL is emptied into the database: what was only in the page cache is on the device.
+
+        Raises LogDamaged where it does not read back as it was written, or is empty and `was` there before.
+        """
+        self.connect()
+        with as_log_errors(f"cannot open {self._path}"):
+            try:
+                format_ = self._db.execute("PRAGMA user_version").fetchall()[0][0]
+                if not format_ and not self._db.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall():
+                    if was:
+                        raise LogDamaged(f"{self._path} is empty")
+                    with self.transaction():
+                        self.lay_out(Contents(new_epoch, 1, 0, {}, {}, [], {}, [], {}))
+                    self._files.sync_folder(os.path.dirname(self._path))
+                elif format_ == 1:
+                    with self.transaction():
+                        for statement in MIGRATION.split(";")[:-1]:
+                            self._db.execute(statement)
+                elif format_ != FORMAT:
+                    raise LogDamaged(f"{self._path} claims format {format_}, and was never of it")
+                if self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()[0][0]:
+                    raise sqlite3.OperationalError("the start-up checkpoint is blocked by another process")
+                self.used_bytes()
+                return self._contents()
+            except (ValueError, TypeError, KeyError) as error:
+                raise LogDamaged(f"{self._path} does not read back: {error}") from error
+            except sqlite3.Error as error:
+                if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR:  # tables that are not there
+                    raise LogDamaged(f"{self._path} does not read back: {error}") from error
+                raise
+
+    def lay_out(self, contents: Contents) -> None:
+        """Inside a transaction, in an empty database: the tables, and what is known but blocks, snapshots and ticks."""
+        for statement in SCHEMA.split(";")[:-1]:
+            self._db.execute(statement)
+        self._db.execute("INSERT INTO meta VALUES ('epoch', ?)", (contents.epoch,))
+        self._set_meta(contents.generation, contents.commit)
+        for name, shelf in contents.shelves.items():
+            row = (shelf.id, name, shelf.next, shelf.oldest, shelf.blocks, shelf.bytes)
+            self._db.execute("INSERT INTO stream VALUES (?, ?, ?, ?, ?, ?)", row)
+            for gap in contents.gaps.get(name, ()):
+                self._db.execute(
+                    "INSERT INTO gap VALUES (?, ?, ?, ?, ?)", (shelf.id, gap.first, gap.last, gap.cause, 0)
+                )
+        self._save_places(contents.places)
+        for pipeline, (commit, snapshot) in contents.snapshots.items():
+            self.save_snapshot(pipeline, commit, snapshot)
 
     def _rewrite_wal(self) -> None:
         """Make sure that the WAL is on the device and not only in the page cache, as Journal.barrier() does.
@@ -177,36 +237,52 @@ class Store:
     def _contents(self) -> Contents:
         query = self._db.execute
         meta = dict(query("SELECT name, value FROM meta").fetchall())
+        if meta.get("sum", "") not in ("", self._sum()):
+            raise LogDamaged(f"{self._path} fails its checksum")
         shelves, names, gaps = {}, {}, dict[str, tuple[Gap, ...]]()
         for id_, name, next_, oldest, blocks, size in query("SELECT * FROM stream ORDER BY id").fetchall():
             shelves[name] = Shelf(id_, next_, oldest, blocks, size)
             names[id_] = name
         join = "SELECT s.name, {} FROM stream s JOIN block b ON b.stream=s.id AND b.first={}"
-        for name, time in query(join.format("b.min_time", "s.oldest")).fetchall():
-            shelves[name].oldest_time = time
-        newest = "(SELECT max(first) FROM block WHERE stream=s.id)"
-        for name, time in query(join.format("b.max_time", newest)).fetchall():
-            shelves[name].newest_time = time
-        for id_, first, last, cause in query("SELECT * FROM gap ORDER BY stream, first").fetchall():
+        malformed = ""
+        try:
+            for name, time in query(join.format("b.min_time", "s.oldest")).fetchall():
+                shelves[name].oldest_time = time
+            newest = "(SELECT max(first) FROM block WHERE stream=s.id)"
+            for name, time in query(join.format("b.max_time", newest)).fetchall():
+                shelves[name].newest_time = time
+            snapshot_rows = query("SELECT pipeline, recorded, signature, positions, state FROM snapshot").fetchall()
+            tick_rows = query("SELECT pipeline, now, positions, recorded FROM tick ORDER BY id").fetchall()
+            remembered = {
+                source: (ids, fingerprints)
+                for source, ids, fingerprints in query("SELECT * FROM remembered").fetchall()
+            }
+        except sqlite3.DatabaseError as error:
+            malformed, snapshot_rows, tick_rows, remembered = str(error), [], [], {}
+        for id_, first, last, cause in query(
+            "SELECT stream, first, last, cause FROM gap ORDER BY stream, first"
+        ).fetchall():
             gaps[names[id_]] = (*gaps.get(names[id_], ()), Gap(names[id_], first, last, cause))
         places = [
-            Place(reader, stream, next_, tuple(map(tuple, json.loads(beyond))), tuple(map(tuple, json.loads(cuts))))
-            for reader, stream, next_, beyond, cuts in query("SELECT * FROM position").fetchall()
+            _place(*row) for row in query("SELECT reader, stream, next, beyond, cuts, ledger FROM position").fetchall()
         ]
         snapshots = {}
-        for pipeline, commit, signature, positions, state in query("SELECT * FROM snapshot").fetchall():
+        for pipeline, commit, signature, positions, state in snapshot_rows:
             # One that fails its checksum is no snapshot: the pipeline starts with an empty state, and says so.
             with suppress(ValueError):
                 snapshots[pipeline] = (commit, _snapshot(signature, positions, state))
-        ticks = [
-            Tick(pipeline, now, json.loads(positions), commit)
-            for _, pipeline, now, positions, commit in query("SELECT * FROM tick ORDER BY id").fetchall()
-        ]
-        remembered = {
-            source: (ids, fingerprints) for source, ids, fingerprints in query("SELECT * FROM remembered").fetchall()
-        }
+        ticks = [Tick(pipeline, now, json.loads(at), commit) for pipeline, now, at, commit in tick_rows]
         return Contents(
-            meta["epoch"], meta["generation"], meta["commit"], shelves, gaps, places, snapshots, ticks, remembered
+            meta["epoch"],
+            meta["generation"],
+            meta["commit"],
+            shelves,
+            gaps,
+            places,
+            snapshots,
+            ticks,
+            remembered,
+            malformed,
         )
 
     @contextmanager
@@ -215,6 +291,7 @@ class Store:
         self._db.execute("BEGIN IMMEDIATE")
         try:
             yield
+            self._db.execute("INSERT OR REPLACE INTO meta VALUES ('sum', ?)", (self._sum(),))
             self.in_doubt = True
             self._db.execute("COMMIT")
         except BaseException:  # also a KeyboardInterrupt must not leave a transaction open
@@ -224,6 +301,13 @@ class Store:
         self.in_doubt = False
         self.unchecked = True
         self.estimated_bytes_written += 2 * 8 * PAGE  # the few index and table pages that every transaction changes
+
+    def _sum(self) -> str:
+        """A checksum over everything small."""
+        total = 0
+        for query in SMALL:
+            total = zlib.crc32(repr(self._db.execute(query).fetchall()).encode("utf-8", "surrogatepass"), total)
+        return f"{total:08x}"
 
     # -- inside a transaction ------------------------------------------------------------------------------------------
 
@@ -247,6 +331,32 @@ class Store:
         shelf.next = batch.next
         # once into the WAL and once into the database
         self.estimated_bytes_written += 2 * (len(blob) + -len(blob) % PAGE)
+
+    def put_back(self, shelf: Shelf, block: BlockRow, crc: int, blob: bytes) -> None:
+        """Add a block before others of its stream, as it was stored once."""
+        self._db.execute(
+            "INSERT INTO block VALUES (NULL, ?, ?, ?, ?, ?, ?, ?)",
+            (shelf.id, block.first, block.n, block.min_time, block.max_time, crc, blob),
+        )
+        if not shelf.blocks or block.first < shelf.oldest:
+            shelf.oldest, shelf.oldest_time = block.first, block.min_time
+        if not shelf.blocks:
+            shelf.newest_time = block.max_time
+        shelf.blocks += 1
+        shelf.bytes += len(blob)
+        self.estimated_bytes_written += 2 * (len(blob) + -len(blob) % PAGE)
+
+    def new_epoch(self, epoch: str) -> None:
+        self._db.execute("INSERT OR REPLACE INTO meta VALUES ('epoch', ?)", (epoch,))
+
+    def extents(self, shelf: Shelf) -> list[tuple[int, int]]:
+        """(first, last) of every block of a stream."""
+        return [
+            (first, first + n - 1)
+            for first, n in self._db.execute(
+                "SELECT first, n FROM block WHERE stream=? ORDER BY first", (shelf.id,)
+            ).fetchall()
+        ]
 
     def oldest_block(self, shelf: Shelf, first: int) -> BlockRow | None:
         """The first block of a stream that starts at or after `first`."""
@@ -272,10 +382,10 @@ class Store:
             (shelf.next, shelf.oldest, shelf.blocks, shelf.bytes, shelf.id),
         )
 
-    def save_gap(self, shelf: Shelf, gap: Gap) -> None:
-        """Store a gap in place of every one that it has grown over."""
+    def save_gap(self, shelf: Shelf, gap: Gap, at: int) -> None:
+        """Store a gap in place of every one that it has grown over; `at` (ns) is when it grew."""
         self._db.execute("DELETE FROM gap WHERE stream=? AND first BETWEEN ? AND ?", (shelf.id, gap.first, gap.last))
-        self._db.execute("INSERT INTO gap VALUES (?, ?, ?, ?)", (shelf.id, gap.first, gap.last, gap.cause))
+        self._db.execute("INSERT INTO gap VALUES (?, ?, ?, ?, ?)", (shelf.id, gap.first, gap.last, gap.cause, at))
 
     def save_snapshot(self, pipeline: str, commit: int, snapshot: Snapshot) -> int:
         """Returns the bytes it takes."""
@@ -296,13 +406,7 @@ class Store:
         remembered: Iterable[tuple[str, bytes, bytes]],
     ) -> None:
         """Store what only the journal held, beside its records, and move its generation on."""
-        self._db.executemany(
-            "INSERT OR REPLACE INTO position VALUES (?, ?, ?, ?, ?)",
-            [
-                (place.reader, place.stream, place.next, json.dumps(place.beyond), json.dumps(place.cuts))
-                for place in places
-            ],
-        )
+        self._save_places(places)
         self._db.execute("DELETE FROM tick")
         self._db.executemany(
             "INSERT INTO tick VALUES (NULL, ?, ?, ?, ?)",
@@ -310,6 +414,19 @@ class Store:
         )
         self._db.executemany("INSERT OR REPLACE INTO remembered VALUES (?, ?, ?)", remembered)
         self._set_meta(generation, commit)
+
+    def _save_places(self, places: Iterable[Place]) -> None:
+        encode = msgspec.json.Encoder().encode
+        self._db.executemany(
+            "INSERT OR REPLACE INTO position VALUES (?, ?, ?, ?, ?, ?)",
+            [
+                (
+                    *(place.reader, place.stream, place.next),
+                    *(encode(part).decode() for part in (place.beyond, place.cuts, place.ledger)),
+                )
+                for place in places
+            ],
+        )
 
     def _set_meta(self, generation: int, commit: int) -> None:
         rows = [("generation", generation), ("commit", commit)]
@@ -414,3 +531,15 @@ class StoreReader:
 def _snapshot(signature: Any, positions: Any, state: Any) -> Snapshot:
     """Raises ValueError for one that does not read back."""
     return Snapshot(signature, unpacked(state), json.loads(positions))
+
+
+def newer(user_version: int, application_id: int) -> bool:
+    """Whether a database was written by a later version. One mark alone may be a bit that has flipped."""
+    return user_version > FORMAT and application_id == APPLICATION + user_version
+
+
+def _place(reader: str, stream: str, next_: int, beyond: str, cuts: str, ledger: str) -> Place:
+    ranges = tuple[Range, ...]
+    decode = msgspec.json.decode
+    standing = decode(beyond, type=ranges), decode(cuts, type=ranges), decode(ledger, type=Ledger | None)
+    return Place(reader, stream, next_, *standing)

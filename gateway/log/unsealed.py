@@ -88,6 +88,17 @@ class Unsealed:
             self._fingerprint(source)
 
     @property
+    def places(self) -> list[Place]:
+        """Where every reader stands."""
+        return list(self._places.values())
+
+    def store_all(self) -> None:
+        """The store is a new one: all of it goes there with the next turnover."""
+        self._new_places = set(self._places)
+        self._fingerprint_all()
+        self._new_remembered = set(self._remembered)
+
+    @property
     def ticks(self) -> list[Tick]:
         return list(self._ticks)
 

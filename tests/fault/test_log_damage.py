@@ -164,9 +164,20 @@ def test_an_unreadable_block_becomes_a_gap_and_the_rest_is_read(tmp_path):
     log.close()
 
 
-def test_an_old_journal_under_a_new_database_is_nothing(tmp_path):
+def test_a_journal_without_its_database_still_tells_what_it_holds(tmp_path):
     folder = ready(tmp_path)
     for name in ("log.db", "log.db-wal"):
+        (folder / name).unlink()
+    log = open_log(folder)
+    assert (log.recovery.commits, log.streams(), log.next("s")) == (COMMITS, ["rare", "s"], 10 * COMMITS)
+    assert append(log, "s", [b"new"]).first == 10 * COMMITS
+    assert log.positions.outstanding("cloud") == [Extent("s", 0, 4)]
+    log.close()
+
+
+def test_an_old_journal_under_a_new_database_is_nothing(tmp_path):
+    folder = ready(tmp_path)
+    for name in ("log.db", "log.db-wal", "epoch"):
         (folder / name).unlink()
     log = open_log(folder)
     assert (log.recovery.commits, log.streams()) == (0, [])

@@ -178,10 +178,7 @@ def open_log(folder: Path, files: SystemFiles | None = None, clock: TurnedClock 
 def killed(log: Log, folder: Path, target: Path) -> Path:
     """What kill -9 leaves: the files as they are now, without a word of good-bye. The old log is closed afterwards."""
     shutil.rmtree(target, ignore_errors=True)
-    target.mkdir()
-    for path in folder.iterdir():
-        if not path.name.endswith("-shm"):
-            shutil.copy(path, target)
+    shutil.copytree(folder, target, ignore=shutil.ignore_patterns("*-shm"))
     try:
         log.close()
     except (Died, Exception):

@@ -3,13 +3,14 @@
 import os
 import sqlite3
 import stat
+import zlib
 
 import pytest
 from log_disk import TurnedClock, append, commit, killed, maintain, open_log, parts, values
 
 from gateway.errors import LogError, LogTooNew
 from gateway.log import Keep, Snapshot
-from gateway.log.journal import Marks
+from gateway.log.journal import HEADER, Marks
 from gateway.log.unsealed import Unsealed
 from gateway.plugin import Remembered
 from gateway.record import RETAINED, Batch, Extent, Gap, fingerprint
@@ -122,11 +123,17 @@ def test_a_log_of_a_newer_version_is_refused_and_not_touched(folder, part):
     log.close()
     if part == "database":
         db = sqlite3.connect(folder / "log.db")
-        db.execute("PRAGMA user_version=2")
+        db.execute("PRAGMA user_version=3")
+        db.execute(f"PRAGMA application_id={0x54470003}")
         db.close()
     else:
         content = bytearray((folder / "journal").read_bytes())
-        content[3] = 2
+        magic, _, length, generation, number, raw, _ = HEADER.unpack_from(content)
+        head = HEADER.pack(magic, 2, length, generation, number, raw, 0)[:-4]
+        crc = zlib.crc32(
+            content[HEADER.size : HEADER.size + length], zlib.crc32(head, zlib.crc32(bytes.fromhex(log.epoch)))
+        )
+        content[: HEADER.size] = head + crc.to_bytes(4, "little")
         (folder / "journal").write_bytes(content)
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     with pytest.raises(LogTooNew):

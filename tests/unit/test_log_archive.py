@@ -223,6 +223,7 @@ def test_no_log_a_newer_log_and_files_that_may_not_be_read_say_what_to_do(tmp_pa
 
     db = sqlite3.connect(tmp_path / "log" / "log.db")
     db.execute("PRAGMA user_version=99")
+    db.execute(f"PRAGMA application_id={0x54470000 + 99}")
     db.close()
     with pytest.raises(LogTooNew, match="has format 99"):
         Archive(str(tmp_path / "log")).open()

@@ -1,4 +1,5 @@
 from gateway.log import Place, Positions
+from gateway.log.position import Ledger
 from gateway.record import Extent, Gap
 
 
@@ -43,13 +44,13 @@ def test_only_what_changed_is_taken_and_it_is_the_whole_state():
     positions = Positions()
     positions.start("a", "s", 0)
     positions.start("b", "s", 5)
-    assert positions.take() == [Place("a", "s", 0), Place("b", "s", 5)]
+    assert positions.take() == [Place("a", "s", 0, ledger=Ledger(0)), Place("b", "s", 5, ledger=Ledger(5))]
     assert not positions.dirty
     positions.cut("a", Extent("s", 0, 3))
     positions.cut("a", Extent("s", 4, 7))
     positions.settle("a", Extent("s", 4, 7))
     (place,) = positions.take()
-    assert place == Place("a", "s", 0, ((4, 7),), ((0, 3),))
+    assert place == Place("a", "s", 0, ((4, 7),), ((0, 3),), Ledger(0, delivered=4))
     again = Positions()
     again.restore(place)
     assert again.outstanding("a") == [Extent("s", 0, 3)]
