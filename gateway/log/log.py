@@ -525,7 +525,8 @@ class Log:
         now = self._clock.monotonic()
         if now < self._not_before:
             return False
-        return self._seal_due or self._turning or (now >= self._chores_at and (self._store.unchecked or self._ages))
+        chores = now >= self._chores_at and (self._store.unchecked or self._ages)
+        return self._seal_due or self._turning or self._store.wal_is_long or chores
 
     @property
     def _seal_due(self) -> bool:
@@ -561,12 +562,14 @@ class Log:
                 self._rebuild()
             if turnover or self._seal_due or (chores and self._ages):
                 self._seal(turnover=turnover)
-            if self._store.unchecked and (turnover or chores):
+            if self._store.unchecked and (turnover or chores or self._store.wal_is_long):
                 with as_log_errors("cannot checkpoint"):
                     self._store.checkpoint()
         except LogError:
             self._not_before = self._clock.monotonic() + RETRY_S
-            raise
+            if self._done is None:
+                raise
+            chores = False  # what was sealed is told first; what failed is tried again in a moment, and told then
         if chores:
             self._chores_at = self._clock.monotonic() + CHORES_S
         done, self._done = self._done, None

@@ -27,13 +27,15 @@ FORMAT = 2
 APPLICATION = 0x54470000  # "TG"; in application_id, with the format: a newer format is believed where both tell of it
 PAGE = 4096
 CHUNK = 1 << 20
+WAL_BYTES = 1 << 20  # of a WAL that is long
+BUSY_MS = 5000
 PRAGMAS = (
     "PRAGMA page_size=4096",
     "PRAGMA auto_vacuum=NONE",
     "PRAGMA journal_mode=WAL",
     "PRAGMA synchronous=FULL",
     "PRAGMA secure_delete=OFF",  # Debian's default is ON: a quarter more bytes for every evicted block
-    "PRAGMA wal_autocheckpoint=256",
+    "PRAGMA wal_autocheckpoint=0",  # checkpoint() does it, in a way that SQLite's own does not
     "PRAGMA journal_size_limit=4194304",
     "PRAGMA cache_size=-1024",
     "PRAGMA temp_store=MEMORY",
@@ -130,6 +132,7 @@ class Store:
         self.bytes = 0  # of the database file, as of the last transaction
         self.used = 0  # of those, in pages that hold something
         self.estimated_bytes_written = 0
+        self._estimated_at_checkpoint = 0
         self.unchecked = False  # the WAL holds something that was not checkpointed
         self.in_doubt = False  # the last COMMIT failed; a process started now might find it kept
 
@@ -442,10 +445,32 @@ class Store:
 
     # -- outside -------------------------------------------------------------------------------------------------------
 
+    @property
+    def wal_is_long(self) -> bool:
+        """It is time for a checkpoint, whatever else is due."""
+        return self.unchecked and self.estimated_bytes_written - self._estimated_at_checkpoint >= 2 * WAL_BYTES
+
     def checkpoint(self) -> None:
-        """Move what is in the WAL into the database, as far as readers allow."""
+        """Move the WAL into the database, as far as readers allow; nobody is waited for.
+
+        Where all of it was moved the WAL is emptied, and that is put on the device. What is left of one is applied
+        again after a crash, up to a page that the device lost, and would mix what the database held before with what
+        it holds now.
+        """
         busy, in_wal, moved = self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()[0]
         self.unchecked = bool(busy) or moved < in_wal
+        self._estimated_at_checkpoint = self.estimated_bytes_written
+        if not self.unchecked:
+            self._db.execute("PRAGMA busy_timeout=0").fetchall()
+            try:
+                self.unchecked = bool(self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()[0][0])
+            finally:
+                self._db.execute(f"PRAGMA busy_timeout={BUSY_MS}").fetchall()
+            fd = self._files.open(self._path + "-wal")
+            try:
+                self._files.fdatasync(fd)
+            finally:
+                self._files.close(fd)
 
     def close(self) -> None:
         if self._connection is not None:

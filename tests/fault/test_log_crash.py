@@ -1,6 +1,7 @@
 """The process dies, or the disk fails, at every step there is: nothing acknowledged is lost, nothing comes twice."""
 
 import errno
+import os
 import random
 
 import pytest
@@ -263,6 +264,43 @@ def test_a_failing_seal_fails_no_commit_and_is_made_up_for(tmp_path, step):
     log.close()
     log = open_log(tmp_path / "log")
     assert len(values(log, "s")) == 400
+    log.close()
+
+
+def test_a_checkpoint_that_fails_hides_no_seal_and_is_tried_again_in_a_moment(tmp_path):
+    disk = FailingDisk()
+    log = open_log(tmp_path / "log", disk)
+    disk.failing = {"PRAGMA"}
+    while not log._turning:
+        append(log, "s", [b"x"] * 10)
+        made = log.gather()
+        log.write(made)
+        log.committed(made)
+    done = log.maintain()
+    assert done.shelves["s"].blocks >= 1
+    log.maintained(done)
+    assert not log.maintenance_due, "not again at once"
+    log._clock.advance(61)
+    with pytest.raises(LogError, match="cannot checkpoint"):
+        log.maintain()
+    assert not log.maintenance_due
+    disk.failing = set()
+    log._clock.advance(2)
+    assert log.maintenance_due
+    maintain(log)
+    assert (tmp_path / "log" / "log.db-wal").stat().st_size == 0
+    log.close()
+
+
+def test_the_wal_stays_short_however_much_is_sealed_between_two_turnovers(tmp_path):
+    log = open_log(tmp_path / "log", journal=64 << 20, size=256 << 20)
+    longest = 0
+    for i in range(150):
+        append(log, "s", [os.urandom(1000) for _ in range(64)])
+        commit(log)
+        longest = max(longest, (tmp_path / "log" / "log.db-wal").stat().st_size)
+    assert log._journal.generation == 1
+    assert longest <= 2 << 20
     log.close()
 
 

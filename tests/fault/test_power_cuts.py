@@ -142,6 +142,18 @@ def test_without_the_barrier_at_the_start_the_failed_sync_costs_what_was_acknowl
     raise AssertionError("the proof must notice that the barrier is missing")
 
 
+def test_a_page_of_the_wal_that_the_device_lost_costs_nothing_but_in_the_middle_of_a_checkpoint(recorded):
+    found = sweep(recorded, 1500, seed=3, lies=("log/log.db-wal", 0.1))
+    assert found["cuts"] > 800
+    assert not found["broken"], found["examples"]
+
+
+def test_a_record_of_the_journal_that_the_device_lost_is_declared_and_harms_nothing_else(recorded):
+    found = sweep(recorded, 500, seed=3, lies=("log/journal", 0.1))
+    assert found["broken"]["damage"] > 50
+    assert not {"corrupt", "unopened", "unreadable", "snapshot"} & set(found["broken"]), found["examples"]
+
+
 def test_the_proof_runs_as_long_as_asked_and_says_what_it_did():
     run = subprocess.run([sys.executable, str(RIG / "power.py"), "1", "7"], capture_output=True, text=True, timeout=120)
     assert run.returncode == 0, run.stdout + run.stderr

@@ -164,6 +164,11 @@ class Device:
         file = self.names.get(name)
         return file is not None and bool(file.pending)
 
+    def empty(self, name: str) -> bool:
+        """A file holds nothing, or is not there, also on the device."""
+        file = self.names.get(name)
+        return file is None or not (file.durable or file.pending)
+
     def cut(self) -> dict[str, bytes | bytearray]:
         """name -> content of every file that is left; a folder's name ends with a slash."""
         rnd = self._rnd

@@ -35,6 +35,7 @@ class Sweep:
         self.rnd, self.scratch, self.lies = random.Random(seed), scratch, lies
         self.cuts = self.compound = self.lost_most = 0
         self.unacknowledged_most = 0
+        self._checkpoint = False
         self.broken: Counter[str] = Counter()
         self.examples: dict[str, str] = {}
 
@@ -53,7 +54,8 @@ class Sweep:
                 ledger.hear(said)
                 if said["kind"] == "gathered":
                     continue
-            if at % parts != part or (self.lies[0] and device.in_flight("log/log.db")):
+            torn = self.lies[0] and self._checkpoint_under_way(device)
+            if at % parts != part or torn:
                 continue  # a lost page of the WAL and a cut in the middle of a checkpoint: then the database is torn
             due += each
             while due >= 1:
@@ -63,6 +65,14 @@ class Sweep:
                     due -= AGAIN
                 self.cut(device, ledger, f"event {at} of {len(told)}", deep)
         self._note([*ledger.wrong], "while it ran")
+
+    def _checkpoint_under_way(self, device: Device) -> bool:
+        """The database has been changed, and the WAL is not yet empty on the device."""
+        if device.in_flight("log/log.db"):
+            self._checkpoint = True
+        elif self._checkpoint and device.empty("log/log.db-wal"):
+            self._checkpoint = False
+        return self._checkpoint
 
     def cut(self, device: Device, ledger: Ledger, where: str, deep: bool) -> None:
         left = device.cut()
