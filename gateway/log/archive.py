@@ -21,7 +21,8 @@ from gateway.errors import LogError, LogTooNew
 from gateway.log.files import Files, SystemFiles, as_log_errors
 from gateway.log.gaps import add_gap
 from gateway.log.journal import Found, Journal, batch_of
-from gateway.log.store import FORMAT, VERSION, StoreReader, newer
+from gateway.log.position import Place
+from gateway.log.store import FORMAT, VERSION, StoreReader, newer, place_of
 from gateway.log.stream import Stream, size_of
 from gateway.record import Batch, Gap
 
@@ -42,6 +43,7 @@ class Archive:
         self._streams: dict[str, Stream] = {}
         self._shelves: dict[str, int] = {}  # stream -> its id in the store
         self._blocks: dict[str, Batch] = {}  # stream -> the block that was read last
+        self._places: dict[tuple[str, str], Place] = {}
         self._edges: dict[str, list[int]] = {}  # stream -> where each of its blocks starts
         self.epoch = ""
         self.written = 0  # ns since 1970: when the newest commit was made; 0 where the journal does not say
@@ -78,6 +80,7 @@ class Archive:
         for id_, name, next_, oldest in shelves:
             home = self._streams[name] = Stream(name, next_, ())
             home.oldest, self._shelves[name] = oldest, id_
+        self._places = {(place.reader, place.stream): place for place in self._reader.places()}
         journal = Journal(os.path.join(self._folder, "journal"), 0, self._files)
         for found in journal.look(epoch, generation):
             missing += found.commit - commit - 1
@@ -101,6 +104,7 @@ class Archive:
                 home.settle()
         for name, next_ in entry.nexts.items():
             self._skip(self._home(name), next_)
+        self._places |= {(place.reader, place.stream): place for place in entry.places}
         for gap in entry.gaps:
             home = self._home(gap.stream)
             home.gaps, _ = add_gap(home.gaps, gap)
@@ -129,6 +133,18 @@ class Archive:
     def next(self, stream: str) -> int:
         """The offset after the newest record."""
         return self._streams[stream].next
+
+    def gaps(self, stream: str) -> list[Gap]:
+        """Every gap that is declared by now, in order; as of open() those that only the journal tells of."""
+        id_ = self._shelves.get(stream)
+        return sorted(
+            [*self._streams[stream].gaps, *(self._reader.gaps(id_, stream) if id_ is not None else ())],
+            key=lambda gap: gap.first,
+        )
+
+    def places(self) -> list[Place]:
+        """Where every reader stood."""
+        return list(self._places.values())
 
     def read(self, stream: str, first: int, limit: int = 1 << 30) -> Batch | Gap | None:
         """Records from `first` on, at most `limit` and never beyond a block; a Gap, from `first` on, where there are
@@ -230,6 +246,18 @@ class _Looking(StoreReader):
         rows = self._rows(query)
         epoch, generation, commit = rows[0][:3]
         return str(epoch), int(str(generation)), int(str(commit)), [row[3:] for row in rows if row[3] is not None]  # type: ignore[misc]
+
+    def places(self) -> list[Place]:
+        """Where every reader stood at the last turnover."""
+        ledger = {str(name) for (name,) in self._rows("SELECT name FROM pragma_table_info('position')")}
+        had = "ledger" if "ledger" in ledger else "'null'"  # a log of the first format has none yet
+        columns = f"reader, stream, next, beyond, cuts, {had}"
+        return [place_of(*row) for row in self._rows(f"SELECT {columns} FROM position")]  # type: ignore[arg-type]
+
+    def gaps(self, shelf_id: int, stream: str) -> list[Gap]:
+        """Every stored gap of a stream."""
+        rows = self._rows("SELECT first, last, cause FROM gap WHERE stream=?", shelf_id)
+        return [Gap(stream, first, last, cause) for first, last, cause in rows]  # type: ignore[arg-type]
 
     def edges(self, shelf_id: int) -> list[int]:
         """Where each block of a stream starts, in order."""

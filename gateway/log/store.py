@@ -267,7 +267,8 @@ class Store:
         ).fetchall():
             gaps[names[id_]] = (*gaps.get(names[id_], ()), Gap(names[id_], first, last, cause))
         places = [
-            _place(*row) for row in query("SELECT reader, stream, next, beyond, cuts, ledger FROM position").fetchall()
+            place_of(*row)
+            for row in query("SELECT reader, stream, next, beyond, cuts, ledger FROM position").fetchall()
         ]
         snapshots = {}
         for pipeline, commit, signature, positions, state in snapshot_rows:
@@ -563,7 +564,8 @@ def newer(user_version: int, application_id: int) -> bool:
     return user_version > FORMAT and application_id == APPLICATION + user_version
 
 
-def _place(reader: str, stream: str, next_: int, beyond: str, cuts: str, ledger: str) -> Place:
+def place_of(reader: str, stream: str, next_: int, beyond: str, cuts: str, ledger: str) -> Place:
+    """A row of the table of positions. Raises ValueError for one that does not read back."""
     ranges = tuple[Range, ...]
     decode = msgspec.json.decode
     standing = decode(beyond, type=ranges), decode(cuts, type=ranges), decode(ledger, type=Ledger | None)

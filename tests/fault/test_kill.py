@@ -76,6 +76,8 @@ def test_every_acknowledged_message_survives_kills_and_arrives_once(tmp_path, fu
         assert not set(acknowledged) - set(got), "an acknowledged message is missing"
         assert [record.offset for record in inputs] == list(range(newest["readings"])), "every offset once, in order"
         assert got == Counter(flood(count)), "a message is missing or was recorded twice"
+        told = {(one.reader, one.stream): one for one in gateway.accounts().readers}
+        assert told["sink:cloud", "readings"].delivered == told["pipeline:means", "readings"].delivered == count
         _in_order(inputs)
         _same_windows(inputs, list(receiver.records("means")))
         print(

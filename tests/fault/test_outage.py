@@ -49,6 +49,7 @@ def test_an_outage_with_a_restart_in_the_middle_loses_and_repeats_nothing(tmp_pa
             far.start()
             receiver.until(count, "readings", 90)
             sender.join()
+        assert [(one.delivered, one.pending) for one in gateway.accounts().readers] == [(count, 0)]
         records = list(receiver.records("readings"))
         print(f"away {away:.0f} s: {len(records)} records, {receiver.repeats} batches repeated under their id")
         assert not receiver.conflicts

@@ -130,6 +130,8 @@ def test_reloads_under_a_flood_lose_and_repeat_nothing(tmp_path, full):
             over.set()
             for thread in collecting:
                 thread.join()
+        told = {(one.reader, one.stream): one for one in gateway.accounts().readers}
+        assert told["sink:cloud", "readings"].delivered == told["sink:extra", "readings"].delivered == count
         for name, receiver in receivers.items():
             records = list(receiver.records("readings"))
             assert not receiver.conflicts, name

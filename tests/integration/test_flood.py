@@ -48,6 +48,7 @@ def test_a_flood_arrives_once_and_in_order_per_key(tmp_path, full, window, count
             receiver.until(count, "readings", 360)
             took, cpu, memory = time.monotonic() - started, cpu_seconds(gateway.pid) - before, rss_mb(gateway.pid)
             sender.join()
+        assert [(one.delivered, one.pending) for one in gateway.accounts().readers] == [(count, 0)]
         got = [(record.key, record.value) for record in receiver.records("readings")]
         print(
             f"window {window}: {len(got)} messages in {took:.0f} s, {cpu / count * 1e6:.1f} us each, RSS {memory:.0f} MB, "

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import IO
 
 from gateway.cli._client import Client, Door, Refused
+from gateway.log.archive import Archive
+from gateway.log.audit import Audit, audit
 from gateway.testing import free_port
 
 _running: set[subprocess.Popen] = set()
@@ -124,6 +126,14 @@ class GatewayProcess:
         status, body = self.get(path)
         assert status == 200, (status, body)
         return json.loads(body)
+
+    def accounts(self) -> Audit:
+        """As `tidegate verify --local`, which works beside a gateway and without one: everything must add up."""
+        archive = Archive(str(self.log_folder))
+        archive.open()
+        found = audit(archive)
+        assert found.wrong == []
+        return found
 
     def metric(self, name: str) -> float:
         """The sum of a metric over its labels."""
