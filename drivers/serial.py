@@ -17,12 +17,13 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta
 
+from drivers._questions import Poll, Questions
 from gateway import decode
 from gateway.errors import DriverUnavailable, Malformed, NoRecord
 from gateway.framing import FrameOptions
 from gateway.plugin import Decoding, Inlet, Mistake, Plugin
 from gateway.port import Line, NotThere, Rs485, Usb, Wire, connect, find, open_terminal, remote
-from gateway.quantity import Duration, Octets
+from gateway.quantity import Octets
 from gateway.tap import Tap
 
 EXAMPLE = """\
@@ -40,25 +41,6 @@ SEND_S = 2.0  # how long a line may take to accept what we send
 LOOK_S = (0.5, 1.5)  # between two looks whether a port that is not there is there
 RETRY_S = (0.5, 3.0)  # after a port was lost or could not be opened: it is our own, so nobody is in a hurry but us
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, Malformed, NoRecord)
-
-
-class Poll(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    r"""A question that is asked again and again.
-
-    send: what is sent, as `READ\r\n` or `\x01\x03\x00\x00\x00\x02\xc4\x0b`.
-    every: how often.
-    timeout: how long the answer may take; one that comes later is dropped and counted, not taken for that of another.
-    key: the key of its answers; that of the driver unless given.
-    """
-
-    send: Octets
-    every: Annotated[Duration, Meta(extra={"ge": Duration(0.01), "le": Duration(86400.0)})] = Duration(1.0)
-    timeout: Annotated[Duration, Meta(extra={"ge": Duration(0.01), "le": Duration(60.0)})] = Duration(0.5)
-    key: str | None = None
-
-    def __post_init__(self) -> None:
-        if not self.send.raw:
-            raise Mistake(("send",), "is empty; write what is to be sent")
 
 
 class FromField(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -197,17 +179,12 @@ class SerialDriver:
         self._framer = options.framer()
         self._key = options.name if not isinstance(options.key, str) else options.key
         self._keys: Callable[[Sequence[bytes]], list[str]] | None = None
-        self._polls = options.polls
+        self._questions = Questions(options.polls, lambda: inlet.count("answers_missing_total"), self._tell)
         self._at = ""  # where the port was found
         self._wire: Wire | None = None
         self._tap: Tap | None = None
         self._paused = self._overslept = False
-        self._may_read = asyncio.Event()
         self._echo = b""  # what was sent and has not come back
-        self._asked: Poll | None = None  # whose answer a frame is
-        self._answered: asyncio.Future[None] | None = None
-        self._silent: dict[int, int] = {}  # place of a question -> how often in a row nobody answered
-        self._late = False  # the last question was not answered: what comes now is too late
         self._count_at = 0.0  # monotonic: next look at the counters
         self._counts: dict[str, int] = {}
         self._lost: Counter[str] = Counter()  # what the UART lost, since the start
@@ -231,15 +208,14 @@ class SerialDriver:
             ended,
             holds=wire.holds,
             per_s=wire.per_s,
-            urgent=self._inlet.urgent or bool(self._polls),
+            urgent=self._inlet.urgent or bool(self._options.polls),
             idle_s=self._framer.idle_s,
             idle=self._fell_silent,
         )
         self._wire, self._tap = wire, tap
         self._counts, self._count_at = dict(wire.counts() or {}), 0.0
         self._brimful = self._drops = 0
-        self._silent.clear()
-        self._asked, self._answered, self._late, self._echo = None, None, False, b""
+        self._echo = b""
         try:
             if self._paused:
                 tap.pause()
@@ -267,17 +243,17 @@ class SerialDriver:
 
     def pause(self) -> None:
         self._paused = True
-        self._may_read.clear()
+        self._questions.pause()
         if self._tap is not None:
             self._tap.pause()
 
     def resume(self) -> None:
         self._paused = False
-        self._may_read.set()
         if self._tap is not None:
             self._overslept = True
             self._tap.resume()  # which reads at once
             self._overslept = False
+        self._questions.resume()
 
     def acknowledge(self, receipts: Sequence[object]) -> None:
         """A serial line cannot send again; nobody waits for this."""
@@ -352,19 +328,18 @@ class SerialDriver:
         self._tell_bad()
         if not frames:
             return
-        if self._late and self._asked is None:
+        if self._questions.late:
             self._inlet.bad_frame("an answer that came too late", frames[0], len(frames))
             return
         many = len(frames)
-        if self._asked is not None and self._asked.key is not None:
-            keys = [self._asked.key] * many
+        if self._questions.key is not None:
+            keys = [self._questions.key] * many
         elif self._keys is not None:
             keys = self._keys(frames)
         else:
             keys = [self._key] * many
         self._inlet.record(self._options.stream, [now] * many, keys, frames)
-        if self._answered is not None and not self._answered.done():
-            self._answered.set_result(None)
+        self._questions.answered()
 
     def _tell_bad(self) -> None:
         for bad in self._framer.bad():
@@ -381,44 +356,23 @@ class SerialDriver:
     # -- what is sent --------------------------------------------------------------------------------------------------
 
     async def _converse(self, wire: Wire) -> None:
-        """What is sent at the start, then the questions in turn, each when it is due and the last one is over."""
+        """What is sent at the start, then the questions."""
         if self._options.start:
             await self._send(wire, self._options.start.raw)
-        loop = asyncio.get_running_loop()
-        due = [loop.time()] * len(self._polls)
-        while due:
-            at = min(range(len(due)), key=due.__getitem__)
-            await asyncio.sleep(max(0.0, due[at] - loop.time()))
-            if self._paused:
-                await self._may_read.wait()
-            poll = self._polls[at]
-            due[at] = max(due[at] + poll.every, loop.time())
-            await self._ask(wire, at, poll)
-        await loop.create_future()  # it only listens
+        await self._questions.ask(partial(self._ask, wire))
+        await asyncio.get_running_loop().create_future()  # there are none: it only listens
 
-    async def _ask(self, wire: Wire, at: int, poll: Poll) -> None:
+    async def _ask(self, wire: Wire, question: bytes) -> None:
         self._framer.reset()  # half an answer to the last question is none to this one
-        self._asked, self._answered = poll, asyncio.get_running_loop().create_future()
-        try:
-            async with asyncio.timeout(poll.timeout):
-                await self._send(wire, poll.send.raw)
-                await self._answered
-        except TimeoutError:
-            self._asked, self._late = None, True
-            self._silent[at] = self._silent.get(at, 0) + 1
-            self._inlet.count("answers_missing_total")
-            self._tell()
-        else:
-            self._late = False
-            if self._silent.pop(at, 0):
-                self._tell()
-        finally:
-            self._answered = None
+        await self._send(wire, question)
 
     async def _send(self, wire: Wire, data: bytes) -> None:
         if self._options.echo:
             self._echo = data
-        await asyncio.to_thread(wire.write, data, SEND_S)
+        try:
+            await asyncio.to_thread(wire.write, data, SEND_S)
+        except TimeoutError as error:
+            raise DriverUnavailable(f"{self._at}: {error.strerror or error}", self._soon()) from error
 
     # -- what is told --------------------------------------------------------------------------------------------------
 
@@ -446,11 +400,9 @@ class SerialDriver:
         """The state, in words."""
         parts = [self._at if self._options.far else f"{self._at}, {self._options.line}"]
         parts += [f"{n} {_LOST[metric]}" for metric, n in self._lost.items()]
-        silent = [f"{repr(self._polls[at].send.raw)[1:]} ({n} times)" for at, n in sorted(self._silent.items())]
-        if silent:
-            more = f" and {len(silent) - 3} more" if len(silent) > 3 else ""
-            parts.append(f"no answer to {', '.join(silent[:3])}{more}")
-        if silent and len(silent) == len(self._polls):
+        if silence := self._questions.silence():
+            parts.append(silence)
+        if self._questions.all_silent:
             self._inlet.waiting(f"{'; '.join(parts)}; is the device on, and are baud and wires right?")
         else:
             self._inlet.up("; ".join(parts))
@@ -476,7 +428,7 @@ def _from_field(key: FromField, otherwise: str) -> Callable[[Sequence[bytes]], l
             found = read(payload).key
         except UNREADABLE:  # whoever decodes it will say so; here it only has no key of its own
             return otherwise
-        return otherwise if found is None else str(found)
+        return otherwise if found in (None, "") else str(found)
 
     return lambda payloads: [one(payload) for payload in payloads]
 

@@ -11,8 +11,7 @@ import asyncio
 import os
 from collections.abc import Callable
 
-READ = 65536
-AT_ONCE = 1 << 20  # bytes that are taken in one go: a flood must not hold up the loop
+READ = 65536  # bytes that are taken in one go, or little more: a flood must not hold up the loop
 SHORTEST_S, LONGEST_S = 0.001, 0.25  # between two early reads where the rate is not known
 
 
@@ -117,7 +116,7 @@ class Tap:
 
     def _look(self) -> None:
         reads, size, end = [], 0, ""
-        while size < AT_ONCE and not end:
+        while size < READ and not end:
             try:
                 data = os.read(self._fd, READ)
             except (BlockingIOError, InterruptedError):

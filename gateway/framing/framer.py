@@ -6,6 +6,7 @@ from typing import NamedTuple
 from gateway.framing.checksum import Check
 
 WRONG = "the checksum is wrong"
+CUT = "cut off: its end did not come"
 SAMPLE_BYTES = 64
 MOST_REASONS = 16  # told apart between two questions
 
@@ -44,7 +45,7 @@ class Framer(ABC):
     def reset(self) -> None:
         """The source was cut: what is left is dropped, and never joined with what comes next."""
         if self._rest:
-            self._drop("cut off when the source was lost", self._rest)
+            self._drop(CUT, self._rest)
         self._rest = b""
 
     def overslept(self) -> None:  # noqa: B027 - most framings do not care

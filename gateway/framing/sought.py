@@ -11,8 +11,8 @@ from abc import abstractmethod
 from gateway.framing.checksum import Check
 from gateway.framing.framer import WRONG, Framer
 
-IN_VAIN = 256  # bytes that may be summed up in vain for each byte that comes …
-SAVED_UP = 1 << 22  # … and at most so many at a time
+IN_VAIN = 64  # bytes that may be summed up in vain for each byte that comes …
+SAVED_UP = 1 << 20  # … and at most so many at a time
 
 
 class Sought(Framer):

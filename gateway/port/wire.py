@@ -14,6 +14,7 @@ import termios
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, Literal, NamedTuple
 
 import msgspec
@@ -102,7 +103,7 @@ class Wire:
         with self._writing:
             while data:
                 if self.fd < 0 or not select.select([], [self.fd], [], max(0.0, until - time.monotonic()))[1]:
-                    raise TimeoutError(errno.ETIMEDOUT, "the line takes no bytes; is flow control right?")
+                    raise TimeoutError(errno.ETIMEDOUT, "the line takes no bytes; is flow: right, and the device on?")
                 try:
                     data = data[os.write(self.fd, data) :]
                 except BlockingIOError:
@@ -150,7 +151,13 @@ def open_terminal(path: str, line: Line) -> Wire:
         terminal.close()
         hint = "most USB adapters switch the bus by themselves: then remove rs485:"
         raise OSError(errno.ENOTTY, f"{path} has no RS-485 mode of its own ({error}); {hint}") from error
-    return Wire(fd, TTY_HOLDS, line.per_s, terminal.close)
+
+    def close() -> None:
+        with suppress(termios.error):  # the device is gone
+            termios.tcflush(fd, termios.TCOFLUSH)  # what the line does not take would hold closing up for 30 s
+        terminal.close()
+
+    return Wire(fd, TTY_HOLDS, line.per_s, close)
 
 
 def _told(path: str, error: Exception) -> OSError:

@@ -73,7 +73,7 @@ async def test_a_last_line_without_its_end_is_a_record_only_of_a_command_that_en
     async with house(f"echo 1; printf 21.; sleep 0.1; printf 5; {end}", restart="never") as one:
         await until(lambda: "restart: never" in last(one)[1])
         assert one.inlet.values == ([b"1", b"21.5"] if kept else [b"1"])
-        assert [reason for reason, _ in one.inlet.bad] == ([] if kept else ["cut off when the source was lost"])
+        assert [reason for reason, _ in one.inlet.bad] == ([] if kept else ["cut off: its end did not come"])
 
 
 @in_loop

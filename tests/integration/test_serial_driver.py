@@ -145,6 +145,39 @@ def test_an_answer_after_its_time_is_dropped_and_counted(cable):
     asyncio.run(main())
 
 
+def test_an_answer_that_is_late_is_not_taken_for_that_to_the_next_question(cable):
+    async def main():
+        polls = [
+            Poll(send=Octets("A\r\n"), every=Duration(60), timeout=Duration(1), key="a"),
+            Poll(send=Octets("B\r\n"), every=Duration(60), timeout=Duration(20), key="b"),
+        ]
+        with Device(cable, lambda question: b"from B\n" if question == b"B" else None):
+            async with House(plugin, options(cable, poll=polls)) as house:
+                await until(lambda: house.inlet.counts["answers_missing_total"])
+                cable.say(b"from A\n")
+                await until(lambda: house.inlet.rows)
+        assert house.inlet.rows == [("s", "b", b"from B", 0)]
+        assert house.inlet.bad == [("an answer that came too late", b"from A")]
+
+    asyncio.run(main())
+
+
+def test_a_line_that_takes_no_bytes_is_told_and_nothing_piles_up_behind_it(cable, monkeypatch):
+    monkeypatch.setattr("drivers.serial.SEND_S", 0.05)
+
+    async def main():
+        question = Octets("A" * 3000)  # which the device never reads
+        poll = Poll(send=question, every=Duration(0.01), timeout=Duration(0.01))
+        before = threading.active_count()
+        async with House(plugin, options(cable, poll=poll)) as house:
+            await until(lambda: house.failures)
+            assert threading.active_count() <= before + 2
+            assert "the line takes no bytes; is flow: right" in house.failures[0]
+            assert all(len(detail) < 250 for _, detail in house.inlet.states)
+
+    asyncio.run(main())
+
+
 def test_our_own_voice_on_a_two_wire_bus_is_no_reading(cable):
     async def main():
         poll = Poll(send=Octets("READ\r\n"), every=Duration(0.01), timeout=Duration(5))
@@ -240,7 +273,7 @@ def test_a_buffer_that_was_full_and_what_a_uart_lost_are_counted_and_told(cable,
             assert house.inlet.counts["input_full_total"] == 1
             assert house.inlet.states[-1] == ("up", f"{cable.path}, 9600 baud, 8N1; 7 overruns of the UART")
             # What was read before the hole and what comes behind it are not joined.
-            assert "cut off when the source was lost" in [reason for reason, _ in house.inlet.bad]
+            assert "cut off: its end did not come" in [reason for reason, _ in house.inlet.bad]
 
     asyncio.run(main())
 
@@ -296,7 +329,7 @@ def test_a_terminal_server_is_read_from_its_first_byte_and_found_again():
                 writer.close()
             assert house.inlet.values[:3] == [b"first", b"first", b"second"]
             assert house.inlet.rows[0][1] == f"127.0.0.1:{port}"
-            assert house.inlet.bad == [("cut off when the source was lost", b"half a li")]
+            assert house.inlet.bad == [("cut off: its end did not come", b"half a li")]
             assert "the connection is lost" in house.failures[0]
 
     asyncio.run(main())

@@ -138,6 +138,20 @@ def test_a_writer_without_a_known_rate_is_not_held_up_for_long(kind, pipe):
     asyncio.run(main())
 
 
+def test_a_flood_is_taken_in_pieces_between_which_others_have_their_turn(tmp_path):
+    async def main():
+        (tmp_path / "flood").write_bytes(b"y\n" * (1 << 20))
+        with (tmp_path / "flood").open("rb") as file:
+            cup, pieces = Cup(), []
+            tap = Tap(file.fileno(), lambda data: pieces.append(len(data)), cup.ends.append, holds=65536, urgent=True)
+            tap.open()
+            await until(lambda: cup.ends)
+            assert sum(pieces) == 2 << 20
+            assert max(pieces) < 2 * 65536
+
+    asyncio.run(main())
+
+
 def test_a_paused_tap_reads_nothing_and_a_resumed_one_everything(pipe):
     async def main():
         cup = Cup()
