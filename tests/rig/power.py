@@ -51,14 +51,14 @@ class Recording:
         self.config = folder / "tidegate.yaml"
         self.config.write_text(CONFIG.format(port=free_port(), root=self.root, seed=seed))
 
-    def start(self, **environment: object) -> "subprocess.Popen[bytes]":
-        """`environment`: see disk.c."""
+    def start(self, *command: str, **environment: object) -> "subprocess.Popen[bytes]":
+        """The daemon, or another command, on the recorded disk. `environment`: see disk.c."""
         given = {name: str(value) for name, value in environment.items()}
         given |= {"LD_PRELOAD": str(self.layer), "DISK_ROOT": str(self.root), "DISK_TRACE": str(self.trace)}
         given["PYTHONPATH"] = os.pathsep.join([str(RIG.parent.parent), str(RIG)])
         with (self.folder / "output").open("ab") as output:
             return subprocess.Popen(
-                [sys.executable, str(RIG / "marked.py"), str(self.config), *self.ways],
+                [sys.executable, *(command or (str(RIG / "marked.py"), str(self.config), *self.ways))],
                 env=os.environ | given,
                 stdout=output,
                 stderr=output,
