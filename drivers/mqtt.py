@@ -401,7 +401,7 @@ class MqttDriver:
                 raise LinkLost(f"{options.address}: {link.lost.result()}")
             if not subscribed.done() and not self._paused:
                 raise LinkLost(f"{options.address}: no answer to the subscription within {wait:g} s")
-        answer = self._asked = subscribed.result()
+        answer = subscribed.result()
         detail = "" if link.version == 5 else f", {link.codec.name}"
         for entry, code in zip(options.subscriptions(), answer.reason_codes, strict=False):
             if refused(code):
@@ -413,6 +413,7 @@ class MqttDriver:
                 detail += (
                     f", which knows no shared subscriptions: whether {entry.filter!r} brings any is up to the broker"
                 )
+        self._asked = answer  # what is refused is asked for again at the next connection
         return detail
 
     def _refuse_qos_2(self, link: Link) -> None:

@@ -3,8 +3,8 @@
 `version: auto` says hello in MQTT 5. Where that is refused it says hello again in 3.1.1, and stays with that for as
 long as the entry lives. A broker refuses MQTT 5 by saying so, by answering in the form of 3.1.1, by hanging up, or by
 not answering at all (amqtt takes our properties for a long name and waits for the rest of it). The last two may mean
-anything: so they must happen TWICE in a row, at a broker that never let us in with MQTT 5, and 3.1.1 must then be let
-in. Nothing else is a reason: not a wrong password, not TLS, not a web server.
+anything, a broker that is just starting too: so they count only at one that never let us in with MQTT 5, and the next
+connection tries MQTT 5 once more. Nothing else is a reason: not a wrong password, not TLS, not a web server.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from gateway.mqtt.link import Link, Owner
 from gateway.mqtt.options import BrokerOptions
 from gateway.mqtt.trouble import LinkLost, explain, shut_out
 
-TWICE = 2
+TWICE = 2  # connections in MQTT 3.1.1 that came about at a broker that did not answer MQTT 5
 _NOT_THIS_ONE = ConnAckReasonCode.UNSUPPORTED_PROTOCOL_VERSION
 
 log = logging.getLogger("tidegate.mqtt")
@@ -30,8 +30,8 @@ class Broker:
 
     def __init__(self, options: BrokerOptions) -> None:
         self._options = options
-        self._codec = THREE if options.version == 3 else FIVE
-        self._mute = 0  # how often in a row a hello in MQTT 5 got no answer
+        self._codec = THREE if options.version == 3 else FIVE  # what the next connection begins with
+        self._unanswered = 0  # how often it let us in with 3.1.1 alone, and did not answer MQTT 5
         self._knows_5 = False
 
     async def connect(
@@ -80,29 +80,32 @@ class Broker:
         try:
             link = await self._open(owner, hello, FIVE)
         except LinkLost as lost:
-            if not self._may_be_older(lost):
-                raise
-            return await self._open_older(owner, old_hello, lost)
-        self._knows_5, self._mute = True, 0
+            if options.version == "auto" and (lost.code == _NOT_THIS_ONE or (lost.mute and not self._knows_5)):
+                return await self._open_older(owner, old_hello, lost)
+            if options.version == 5 and lost.mute:
+                raise LinkLost(f"{lost}; leave version out if it may know MQTT 3.1.1 only", mute=True) from lost
+            raise
+        self._knows_5 = True
         return link
 
-    def _may_be_older(self, lost: LinkLost) -> bool:
-        """Whether a hello in MQTT 5 failed because of its version."""
-        self._mute = self._mute + 1 if lost.mute else 0
-        silent = self._mute >= TWICE and not self._knows_5
-        return self._options.version == "auto" and (lost.code == _NOT_THIS_ONE or silent)
-
     async def _open_older(self, owner: Owner, hello: ConnectPacket, first: LinkLost) -> Link:
+        """After MQTT 5 failed with `first`."""
         address = self._options.address
         try:
             link = await self._open(owner, hello, THREE)
         except LinkLost as lost:
-            if lost.code == _NOT_THIS_ONE:
-                told = f"{address}: the broker speaks neither MQTT 5 nor MQTT 3.1.1; update it"
-                raise LinkLost(told, lost.code) from lost
-            raise (first if first.mute and lost.code is None else lost) from lost
-        self._codec, self._mute = THREE, 0
-        log.warning("%s does not take MQTT 5, so MQTT 3.1.1 is spoken there from now on", address)
+            if lost.code != _NOT_THIS_ONE:
+                raise
+            if first.mute:  # it is a newer one, and was not at its best
+                raise first from lost
+            told = f"{address}: the broker speaks neither MQTT 5 nor MQTT 3.1.1; update it"
+            raise LinkLost(told, lost.code) from lost
+        self._unanswered += first.mute
+        if first.mute and self._unanswered < TWICE:
+            log.warning("%s did not answer MQTT 5, so MQTT 3.1.1 is spoken with it for now", address)
+        else:
+            self._codec = THREE
+            log.warning("%s does not take MQTT 5, so MQTT 3.1.1 is spoken with it from now on", address)
         return link
 
     async def _open(self, owner: Owner, hello: ConnectPacket, codec: Codec) -> Link:
@@ -129,9 +132,7 @@ class Broker:
         except TimeoutError as error:
             _abort(transport)
             told = f"no answer within {options.connect_timeout:g} s; check that it is a broker"
-            if codec is FIVE and transport is not None:
-                told += ", and write version: 3 if it knows MQTT 3.1.1 only"
-            raise LinkLost(f"{address}: {told}", mute=transport is not None) from error
+            raise LinkLost(f"{address}: {told}", mute=link.attached) from error
         except (ConnectionResetError, ConnectionAbortedError) as error:  # in the midst of the handshake
             raise LinkLost(f"{address}: {shut_out(context is not None)}") from error
         except OSError as error:

@@ -6,6 +6,7 @@ offered. Imported only where a url says `ws://` or `wss://`, and with it the web
 """
 
 import asyncio
+import logging
 from typing import Any
 
 from websockets.client import ClientProtocol
@@ -23,6 +24,10 @@ from gateway.mqtt.trouble import HungUp, stranger
 READ = 64 * 1024  # bytes of one read
 LARGEST = 4 << 20  # bytes of a frame at least; brokers may put several packets into one
 TOLD = 100  # characters that are shown of what the far side says
+
+# The library shows at level debug what passes, and so parts of the password.
+_discreet = logging.getLogger("tidegate.mqtt.websocket")
+_discreet.setLevel(logging.INFO)
 
 _HINTS = {
     400: "it wants no websocket there; check the path",
@@ -46,7 +51,8 @@ class WebSocket(asyncio.Transport, asyncio.BufferedProtocol):
         self._link, self._address = link, address
         self._largest = max(4 * limit, LARGEST)
         where = WebSocketURI(address.tls, address.host, address.port, address.path, "")
-        self._frames = ClientProtocol(where, subprotocols=[Subprotocol("mqtt")], max_size=self._largest)
+        offered = [Subprotocol("mqtt")]
+        self._frames = ClientProtocol(where, subprotocols=offered, max_size=self._largest, logger=_discreet)
         self._buffer = memoryview(bytearray(READ))
         self._transport: asyncio.Transport | None = None
         self._heard = self._open = self._closing = False

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import http
+import logging
 import ssl
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from websockets.frames import Frame, Opcode
 
 from drivers.mqtt import Options, plugin
 from gateway.mqtt import Broker, BrokerOptions, LinkLost
-from gateway.quantity import Duration, Size
+from gateway.quantity import Duration, Secret, Size
 from gateway.testing import Mosquitto, free_port, publish, wait_for_port
 from sinks.mqtt import Options as SinkOptions
 from sinks.mqtt import plugin as sink_plugin
@@ -196,8 +197,10 @@ def test_packets_may_be_split_over_frames_and_frames_hold_several(cut):
     asyncio.run(main())
 
 
-def test_pings_are_answered_and_a_goodbye_is_said_in_both_protocols():
+def test_pings_are_answered_and_a_goodbye_is_said_in_both_protocols(monkeypatch):
     said = []
+    for place in ("link", "websocket"):
+        monkeypatch.setattr(f"gateway.mqtt.{place}.CLOSE_S", 60)
 
     async def main():
         async def serve(connection):
@@ -213,9 +216,8 @@ def test_pings_are_answered_and_a_goodbye_is_said_in_both_protocols():
         async with serving(serve) as url:
             link = await attempt(url)
             await until(lambda: said)
-            started = asyncio.get_running_loop().time()
-            await link.close()
-            assert asyncio.get_running_loop().time() - started < 0.9, "without waiting for a time-out"
+            async with asyncio.timeout(20):  # it waits for no time-out
+                await link.close()
             await until(lambda: len(said) == 3)
         assert said == ["pong", b"\xe0\0", 1000]
 
@@ -276,7 +278,10 @@ def test_those_who_speak_no_websockets_are_named(answer, told):
         done = asyncio.Event()
         server = await asyncio.start_server(serve, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
-        assert told in await reason(f"ws://127.0.0.1:{port}", connect_timeout=Duration(0.5))
+        patience = Duration(5 if answer is not None else 0.5)
+        found = await reason(f"ws://127.0.0.1:{port}", connect_timeout=patience)
+        assert told in found
+        assert "version" not in found, "before the hello it is no question of MQTT"
         await done.wait()
         await asyncio.sleep(0.01)  # for asyncio to close it
         server.close()
@@ -346,12 +351,31 @@ def test_a_server_that_hangs_up_at_every_hello_in_mqtt_5_is_spoken_to_in_3_1_1()
 
         async with serving(serve) as url:
             far_side = Broker(BrokerOptions(url=url, connect_timeout=Duration(2)))
-            with pytest.raises(LinkLost, match="closed the websocket with code 1000 before it let us in"):
-                await far_side.connect(Quiet(), client_id="x", clean_start=True)
             link = await far_side.connect(Quiet(), client_id="x", clean_start=True)
             assert link.version == 3
             await link.close()
-        assert hellos == [5, 5, 4]
+        assert hellos == [5, 4]
+
+    asyncio.run(main())
+
+
+def test_the_password_is_not_logged_at_level_debug(tmp_path, caplog):
+    caplog.set_level(logging.DEBUG)
+    secret = tmp_path / "secret"
+    secret.write_text("hunter2!")
+
+    async def main():
+        async def serve(connection):
+            assert (await connection.recv()).endswith(b"hunter2!")
+            await connection.send(WELCOME)
+            with contextlib.suppress(Exception):
+                await connection.recv()
+
+        async with serving(serve, logger=logging.getLogger("far")) as url:
+            link = await attempt(url, username="sensor", password_file=Secret(str(secret)))
+            await link.close()
+        shown = [record.getMessage() for record in caplog.records if record.name != "far"]
+        assert not [line for line in shown if "21" in line.split() or "hunter2" in line]
 
     asyncio.run(main())
 
