@@ -9,7 +9,7 @@ import time
 from collections import Counter
 
 import pytest
-from older import OlderBroker
+from older_broker import OlderBroker
 from process import GatewayProcess
 from wire import RecordingProxy
 

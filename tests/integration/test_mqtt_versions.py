@@ -7,7 +7,7 @@ import subprocess
 import mqtt5
 import pytest
 from house import FakeOutlet, House, delivery, sent, until
-from older import OlderBroker
+from older_broker import OlderBroker
 
 from drivers.mqtt import Options, plugin
 from gateway.mqtt import THREE, Broker, BrokerOptions, LinkLost
