@@ -5,16 +5,16 @@ followed, no cookie kept, no proxy taken from the environment, nothing unpacked.
 """
 
 import asyncio
-import os
+import contextlib
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from http import HTTPStatus
 from typing import NamedTuple
 
 import h11
 
 from gateway.errors import TidegateError
-from gateway.network import Papers, Peer, Unusable, explain, tls_context
+from gateway.network import Papers, Peer, Unusable, explain, stamps, tls_context
 
 LARGEST_HEAD = 16 << 10  # bytes of an answer's status line and headers
 LARGEST_BODY = 16 << 10  # bytes of an answer's body that are kept; who says more is not heard out
@@ -86,8 +86,8 @@ class HttpClient:
         self._stamps: tuple[object, ...] = ()  # of the files it was made from
 
     async def request(self, method: str, target: str, headers: Headers, body: bytes) -> Answer:
-        """The answer to one request. It may arrive twice: where a kept connection turns out to be closed, it is made
-        once more on a new one. Raises Unanswered.
+        """The answer to one request. Where a kept connection turns out to be closed before anything was answered, it is
+        made once more on a new one, so the server may have read it twice. Raises Unanswered.
         """
         server = self._server
         if self._proxy is not None and not server.tls:
@@ -95,16 +95,15 @@ class HttpClient:
         lines = [("Host", server.authority), ("Content-Length", str(len(body))), *headers]
         try:
             async with asyncio.timeout(self._timeout_s):
+                kept = self._kept()
                 while True:
-                    connection = self._kept()
-                    fresh = connection is None
-                    if connection is None:
-                        connection = await self._connect()
+                    connection = kept or await self._connect()
                     try:
                         return await self._exchange(connection, method, target, lines, body)
                     except _Cut as cut:
-                        if fresh or not cut.silent:
+                        if kept is None or not cut.silent:
                             raise Unanswered(f"{server}: {cut}") from cut
+                        kept = None
         except TimeoutError as error:
             raise Unanswered(f"{server}: no answer within {self._timeout_s:g} s; see timeout") from error
 
@@ -146,33 +145,26 @@ class HttpClient:
             context = self._context() if server.tls else None
         except Unusable as error:
             raise Unanswered(str(error)) from error
-        at, where = proxy or server, f"the proxy {proxy}" if proxy is not None else str(server)
+        told = f"no connection within {self._connect_timeout_s:g} s; check the address, and the network"
         try:
             async with asyncio.timeout(self._connect_timeout_s):
                 if proxy is None:
-                    return await self._dial(at, context)
-                connection = await self._dial(at, None)
+                    return await self._dial(server, str(server), context)
+                connection = await self._dial(proxy, f"the proxy {proxy}", None)
                 return connection if context is None else await self._tunnel(connection, context)
         except TimeoutError as error:
-            told = f"no connection within {self._connect_timeout_s:g} s; check the address, and the network"
-            raise Unanswered(f"{where}: {told}") from error
-        except (ConnectionResetError, ConnectionAbortedError) as error:  # in the midst of the handshake
-            raise Unanswered(
-                f"{where}: it ended the connection at once; write http:// if no TLS is spoken there"
-            ) from error
-        except (OSError, UnicodeError) as error:
-            told = explain(error, RECEIVER) if isinstance(error, OSError) else "that is no host name"
-            raise Unanswered(f"{where}: {told}") from error
+            raise Unanswered(f"{server if proxy is None else f'the proxy {proxy}'}: {told}") from error
 
-    async def _dial(self, at: Server, context: ssl.SSLContext | None) -> "_Connection":
-        _, connection = await asyncio.get_running_loop().create_connection(
-            _Connection,
-            at.host,
-            at.port,
-            ssl=context,
-            server_hostname=at.host if context is not None else None,
-            happy_eyeballs_delay=0.25,
-        )
+    async def _dial(self, at: Server, where: str, context: ssl.SSLContext | None) -> "_Connection":
+        with _in_words(where):
+            _, connection = await asyncio.get_running_loop().create_connection(
+                _Connection,
+                at.host,
+                at.port,
+                ssl=context,
+                server_hostname=at.host if context is not None else None,
+                happy_eyeballs_delay=0.25,
+            )
         return connection
 
     async def _tunnel(self, outer: "_Connection", context: ssl.SSLContext) -> "_Connection":
@@ -185,9 +177,9 @@ class HttpClient:
                 raise Unanswered(f"{proxy} asks for a login, which we cannot give; have it let this machine through")
             if answer.status != HTTPStatus.OK:
                 raise Unanswered(f"{proxy} answers {answer}: it does not let us through to {there}")
-            inner = _Connection()
-            loop = asyncio.get_running_loop()
-            transport = await loop.start_tls(outer.transport, inner, context, server_hostname=server.host)
+            inner, loop = _Connection(), asyncio.get_running_loop()
+            with _in_words(f"{server}, through {proxy}"):
+                transport = await loop.start_tls(outer.transport, inner, context, server_hostname=server.host)
             if transport is None:
                 raise _Cut("it ended the connection")
             inner.connection_made(transport)
@@ -204,19 +196,25 @@ class HttpClient:
         papers = self._papers
         secret = papers.key_password_file
         files = (papers.ca_file, papers.cert_file, papers.key_file, secret.path if secret is not None else None)
-        stamps = tuple([_stamp(file) for file in files])
-        if self._tls is None or stamps != self._stamps:
-            self._tls, self._stamps = tls_context(papers), stamps
+        if self._tls is None or stamps(*files) != self._stamps:
+            self._stamps, self._tls = stamps(*files), tls_context(papers)
         return self._tls
 
 
-def _stamp(path: str | None) -> object:
-    """What changes when a file does; None where there is none."""
+@contextlib.contextmanager
+def _in_words(where: str) -> Iterator[None]:
+    """What goes wrong while a connection is made is Unanswered, but for TimeoutError, which asyncio.timeout() needs."""
     try:
-        found = os.stat(path) if path is not None else None
-    except OSError:
-        return None
-    return (found.st_mtime_ns, found.st_size, found.st_ino) if found is not None else None
+        yield
+    except TimeoutError:
+        raise
+    except (ConnectionResetError, ConnectionAbortedError) as error:  # in the midst of the handshake
+        told = "it ended the connection at once; write http:// if no TLS is spoken there"
+        raise Unanswered(f"{where}: {told}") from error
+    except UnicodeError as error:
+        raise Unanswered(f"{where}: that is no host name") from error
+    except OSError as error:
+        raise Unanswered(f"{where}: {explain(error, RECEIVER)}") from error
 
 
 class _Connection(asyncio.Protocol):
@@ -294,7 +292,8 @@ class _Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self._open = False
         told = explain(error, RECEIVER) if isinstance(error, OSError) else "it closed the connection"
-        self._fail(f"{told} in the middle of its answer" if self._heard else f"{told} before it answered")
+        when = " in the middle of its answer" if self._heard else " before it answered"
+        self._fail(told if isinstance(error, ssl.SSLError) else told + when)  # TLS tells why: no matter when
 
     def _read(self, ended: bool = False) -> None:
         try:

@@ -1,6 +1,6 @@
 """Connections to others: who we are and whom we trust (TLS), and what goes wrong on the way, in words.
 
-Certificates and keys are read from their files at every connect, so that what was renewed is used.
+Certificates and keys are read again when their files changed (`stamps` tells), so that what was renewed is used.
 """
 
 import os
@@ -78,6 +78,19 @@ def listening_context(
             raise Unusable(f"client_ca_file {client_ca_file} is damaged: {error}; get it again from your CA") from error
     _identify(found, key_password_file, cert_file, key_file)
     return found
+
+
+def stamps(*files: str | None) -> tuple[object, ...]:
+    """What changes when one of these files does: an entry for each, None where there is none."""
+    return tuple([_stamp(file) for file in files])
+
+
+def _stamp(path: str | None) -> object:
+    try:
+        found = os.stat(path) if path is not None else None
+    except OSError:
+        return None
+    return (found.st_mtime_ns, found.st_size, found.st_ino) if found is not None else None
 
 
 def _look(option: str, path: str | None, wanted: bytes) -> None:

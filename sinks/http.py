@@ -205,8 +205,8 @@ def _check_headers(plain: Mapping[str, str], secret: Mapping[str, Secret]) -> No
     for name, value in plain.items():
         if _SECRET.fullmatch(name.lower()):
             raise ValueError(f"headers: {name} is secret; write it to a file, and header_files: {{{name}: PATH}}")
-        if not value.isascii() or not value.isprintable():
-            raise ValueError(f"headers: the value of {name} must be printable ASCII")
+        if not value.isascii() or not value.isprintable() or value != value.strip():
+            raise ValueError(f"headers: the value of {name} must be printable ASCII, without spaces around it")
     if "authorization" in map(str.lower, secret):
         raise ValueError("header_files: for Authorization use token_file, or username and password_file")
 
@@ -398,6 +398,8 @@ def _secret(option: str, secret: Secret) -> str:
         text = value.decode()
     except UnicodeDecodeError:
         text = ""
+    if option != "password_file":
+        text = text.strip(" ")  # which a header would not keep
     if not text or not text.isprintable() or (option != "password_file" and not text.isascii()):
         told = "it holds no single line of printable text, as goes into a header; write it anew"
         raise SinkUnavailable(f"{option} {secret.path}: {told}")

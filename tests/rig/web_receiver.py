@@ -34,7 +34,7 @@ class Act(NamedTuple):
     body: bytes = b""
     store: bool | None = None  # None: where the status is 2xx
     raw: bytes | None = None
-    then: str = ""  # "" | "close" | "hang"
+    then: str = ""  # "" | "close" | "hang" | "hold": it is given only after release()
 
 
 OK = Act()
@@ -72,7 +72,7 @@ class WebReceiver:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._ready = threading.Event()
-        self._stop = asyncio.Event()
+        self._stop, self._released = asyncio.Event(), asyncio.Event()
         self._writers: set[asyncio.StreamWriter] = set()
 
     def __enter__(self) -> "WebReceiver":
@@ -103,6 +103,9 @@ class WebReceiver:
 
         self._loop.call_soon_threadsafe(drop)
 
+    def release(self) -> None:
+        self._loop.call_soon_threadsafe(self._released.set)
+
     # -- in the thread -------------------------------------------------------------------------------------------------
 
     def _serve(self) -> None:
@@ -131,6 +134,8 @@ class WebReceiver:
                 script = self.script
                 act = self.decide(request) if self.decide else script.pop(0) if script else OK
                 self._store(request, act)
+                if act.then == "hold":
+                    await self._released.wait()
                 writer.write(_answer(act) if act.raw is None else act.raw)
                 await writer.drain()
                 if act.then == "hang":

@@ -34,6 +34,7 @@ def sink(**options):
         ({"username": "me", "password_file": "/p", "token_file": "/t"}, "two logins"),
         ({"headers": {"X Y": "1"}}, "no name of a header"),
         ({"headers": {"X-Y": "a\r\nHost: b"}}, "printable ASCII"),
+        ({"headers": {"X-Y": " north"}}, "without spaces around it"),
         ({"headers": {"Idempotency-Key": "1"}}, "written by the gateway itself"),
         ({"headers": {"tidegate-first": "1"}}, "written by the gateway itself"),
         ({"headers": {"Authorization": "Bearer x"}}, "is secret; write it to a file"),
