@@ -348,10 +348,9 @@ class Forwarder:
         started = self.clock.monotonic()
         try:
             self._settle(delivery, await self.sink.send(delivery))
-        except DeliveryTooLarge as error:
-            self._board.up(self.reader, f"batches are cut smaller: {error}")
-            self._halve(delivery, waiting, str(error))
-        except DeliveryRefused as error:
+        except (DeliveryTooLarge, DeliveryRefused) as error:
+            if isinstance(error, DeliveryTooLarge) and delivery.count > 1:
+                self._board.up(self.reader, f"batches are cut smaller: {error}")
             self._search(delivery, waiting, str(error))
         except SinkUnavailable as error:
             self._failed = error
@@ -390,9 +389,9 @@ class Forwarder:
         self._request_commit()
 
     def _search(self, delivery: Delivery, waiting: "Waiting", why: str) -> None:
-        """Something in this body is refused for good: find it. A record that stands alone is buried only as long as
-        there is trust, which what is taken gives: a receiver with a defect, or with another format in mind, refuses
-        all it is given, and the stream must not end in the dead letters for that. Then one record goes per wait.
+        """Something in this body, or its size, is refused for good: find it. A record that stands alone is buried only
+        as long as there is trust, which what is taken gives: a receiver with a defect, or with another format in mind,
+        refuses all it is given, and the stream must not end in the dead letters for that. Then one goes per wait.
         """
         if delivery.count > 1:
             self._halve(delivery, waiting, why)

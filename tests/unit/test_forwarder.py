@@ -289,6 +289,14 @@ def test_one_record_that_is_too_large_becomes_a_dead_letter(make):
     house.run(house.work(lambda: house.position() == 1 and house.log.durable(DEAD_LETTERS) == 1))
 
 
+def test_a_receiver_that_calls_everything_too_large_does_not_empty_the_log(make):
+    house = make([DeliveryTooLarge("413")] * 20_000, records=50)
+    house.record(1_000)
+    house.run(house.work(lambda: house.metrics.value("retries_total") >= 20))
+    assert 0 < house.metrics.value("dead_total") <= house.metrics.value("retries_total")
+    assert house.board.find("sink:cloud").detail.startswith("it refuses all it is given: 413; trying again in")
+
+
 def picky(house, bad):
     """A sink that refuses every batch with a bad record in it, and keeps nothing of it."""
 
