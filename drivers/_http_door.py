@@ -19,7 +19,9 @@ from gateway.formats import Bloated, unpack
 from gateway.web import Token, address_of
 
 BODY_S = 20.0  # until the whole body must have come
-HELD = 16 << 20  # bytes of bodies that may be here, of all connections together
+HELD = 16 << 20  # bytes of bodies that may be here, of all connections together, and RECORD_BYTES for each record
+RECORD_BYTES = 64  # of a record here, beside its value
+LARGE = 32 << 10  # bytes; a body of more is taken apart in a thread, so that the loop goes on
 LINGER_S, LINGER = 2.0, 1 << 20  # how long and how much is still read of what was refused, so that they hear why
 ID_CHARACTERS = 255  # of an Idempotency-Key
 PREFLIGHT = {
@@ -115,6 +117,7 @@ class Door:
         self._key_field = KeyField(rules.key_field) if rules.key_field is not None else None
         self._origins = {origin.lower() for origin in rules.origins}
         self._held = 0
+        self._apart = asyncio.Lock()
 
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
@@ -172,14 +175,15 @@ class Door:
         taken = shelf.known(name, digest)
         if taken is None:
             await shelf.room()
-            taken = shelf.known(name, digest)  # it may have come twice meanwhile
-        if taken is not None:
-            await shelf.durable(taken)
-            return {"recorded": taken.count, "repeated": True}
-        keys, values = self._columns(plain, content_type, key)
-        if values:
-            await shelf.durable(shelf.put(stream, keys, values, name, digest))
-        return {"recorded": len(values)}
+            keys, values = await self._taken_apart(plain, content_type, key, body)
+            await shelf.room()  # others may have filled it meanwhile
+            taken = shelf.known(name, digest)  # and it may have come twice
+            if taken is None:
+                if values:
+                    await shelf.durable(shelf.put(stream, keys, values, name, digest))
+                return {"recorded": len(values)}
+        await shelf.durable(taken)
+        return {"recorded": taken.count, "repeated": True}
 
     def _who(self, scope: Mapping[str, Any], headers: Mapping[bytes, str]) -> None:
         if self._token is None:
@@ -238,6 +242,18 @@ class Door:
         body.counted += size
         if self._held > HELD:
             raise Refused(503, "too much comes at once; try again", retry_after="1")
+
+    async def _taken_apart(
+        self, plain: bytes, content_type: str, key: str, body: "_Body"
+    ) -> tuple[Sequence[str], Sequence[bytes]]:
+        """Its keys and values. One large body at a time: JSON that is made for it keeps a core busy for a second."""
+        if len(plain) <= LARGE:
+            keys, values = self._columns(plain, content_type, key)
+        else:
+            async with self._apart:
+                keys, values = await asyncio.to_thread(self._columns, plain, content_type, key)
+        self._hold(RECORD_BYTES * len(values), body)
+        return keys, values
 
     def _columns(self, plain: bytes, content_type: str, key: str) -> tuple[list[str], list[bytes]]:
         try:

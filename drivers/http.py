@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import errno
 import importlib
-import os
 import re
 import socket
 import ssl
@@ -21,10 +20,10 @@ from typing import Annotated, Any
 
 import msgspec
 
-from drivers._http_door import Door, Refused, Taken
+from drivers._http_door import RECORD_BYTES, Door, Refused, Taken
 from gateway.address import is_loopback, parse_address
 from gateway.errors import DriverUnavailable
-from gateway.network import Unusable, listening_context
+from gateway.network import Unusable, listening_context, stamps
 from gateway.plugin import Inlet, Mistake, Plugin
 from gateway.quantity import Duration, LocalPath, Secret, Size
 from gateway.web import RECIPE, Token, listen, somebody, weakness
@@ -46,7 +45,6 @@ WAIT_S = 5.0  # how long a request waits for room
 PATIENCE_S = 5.0  # what was not durable by then has the next ones turned away at the door
 ANSWER_S = 10.0  # until the commit of what was taken must have come
 NAMES = 8192  # Idempotency-Keys that are remembered
-RECORD_BYTES = 64  # of a record here, beside its value
 HEADER_S, REQUEST_S, IDLE_S, STOP_S = 5.0, 60.0, 60.0, 2.0
 BUSY = "there are too many connections; keep one open for many requests, or set max_connections"
 PATH = re.compile(r"(?:/[\w.~!$&'()*+,;=:@|-]*)+(?:(?<=/)\{key\})?", re.ASCII).fullmatch
@@ -214,6 +212,8 @@ class HttpDriver:
         finally:
             self._closing = True
             self._open.set()
+            for taken in self._gathered:
+                taken.settle(False)
             for load in self._loads:
                 load.give_up()
             if servers:
@@ -236,7 +236,7 @@ class HttpDriver:
     def acknowledge(self, receipts: Sequence[object]) -> None:
         for load in receipts:
             assert isinstance(load, Load)
-            if load not in self._loads:  # of an earlier run
+            if load not in self._loads:  # of an earlier run, or of a load's second stream
                 continue
             self._loads.remove(load)
             load.patience.cancel()
@@ -360,16 +360,15 @@ class HttpDriver:
             self._inlet.hurry()
 
     def _flush(self) -> None:
-        """To the log with all that was gathered, a batch per stream; the receipt goes with the last one."""
+        """To the log with all that was gathered, a batch per stream: one commit, so each has the same receipt."""
         if not self._gathered:
             return
         load = Load(self._inlet.clock.monotonic(), self._gathered)
         columns = self._columns
         self._gathered, self._gathered_bytes, self._columns = [], 0, {}
         self._loads.append(load)
-        last = len(columns)
-        for n, (stream, (times, keys, values)) in enumerate(columns.items(), 1):
-            self._inlet.record(stream, times, keys, values, receipt=load if n == last else None)
+        for stream, (times, keys, values) in columns.items():
+            self._inlet.record(stream, times, keys, values, receipt=load)
 
 
 class Papers:
@@ -377,7 +376,7 @@ class Papers:
 
     def __init__(self, options: Options, tell: Callable[[str], None]) -> None:
         self._options, self._tell = options, tell
-        self._seen: list[int] = []
+        self._seen: tuple[object, ...] = ()
         self._context: ssl.SSLContext | None = None
 
     def context(self) -> ssl.SSLContext | None:
@@ -385,7 +384,8 @@ class Papers:
         options = self._options
         if options.cert_file is None or options.key_file is None:
             return None
-        seen = [_modified(path) for path in (options.cert_file, options.key_file, options.client_ca_file)]
+        secret = options.key_password_file.path if options.key_password_file is not None else None
+        seen = stamps(options.cert_file, options.key_file, secret, options.client_ca_file)
         if self._context is None or seen != self._seen:
             self._seen, had = seen, self._context is not None
             ours = (options.cert_file, options.key_file, options.key_password_file, options.client_ca_file)
@@ -399,13 +399,6 @@ class Papers:
                 if had:
                     self._tell("")
         return self._context
-
-
-def _modified(path: str | None) -> int:
-    try:
-        return os.stat(path).st_mtime_ns if path is not None else 0
-    except OSError:
-        return -1
 
 
 def _advice(number: int) -> str:

@@ -48,6 +48,7 @@ class Connection(H11Protocol):
             said = f"{limits.busy}\n".encode()
             transport.write(_BUSY % (len(said), said))
             transport.close()
+            self.give(limits.header_s, transport.abort)  # TLS waits for a farewell
             return
         self.give(limits.header_s, self._request_due)
 

@@ -10,6 +10,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 from typing import NamedTuple
 
 import pytest
@@ -334,6 +335,46 @@ def test_a_driver_that_is_started_again_waits_for_nothing_that_was_before(monkey
     run(work)
 
 
+def test_every_record_of_a_load_has_a_receipt_whatever_its_stream():
+    opts = options(paths=("/s", Path(path="/t", stream="t")), answer_within=Duration(5))
+
+    async def work():
+        async with serving(opts, turn=60, commit=None) as house:
+            await post_and_commit(house, opts)
+            both = [asyncio.create_task(post(opts, path, b"x")) for path in ("/s", "/t")]
+            await until(lambda: len(house.driver._gathered) == 2)
+            house.driver.turn()
+            assert len(house.inlet.receipts) == 2
+            house.inlet.commit()
+            assert [(await one).status for one in both] == [200, 200]
+            assert house.driver._owed_bytes == 0
+
+    run(work)
+
+
+async def post_and_commit(house, opts):
+    """One that is alone is answered at once; for those after it the driver waits."""
+    asked = asyncio.create_task(post(opts, "/s", b"first"))
+    await until(lambda: house.inlet.hurries)
+    house.inlet.commit()
+    assert (await asked).status == 200
+
+
+def test_what_was_not_given_to_the_log_yet_is_answered_when_the_driver_ends():
+    opts = options(paths=("/s",), answer_within=Duration(5))
+
+    async def work():
+        async with serving(opts, turn=60, commit=None) as house:
+            await post_and_commit(house, opts)
+            asked = asyncio.create_task(post(opts, "/s", b"x"))
+            await until(lambda: house.driver._gathered)
+            house._tasks[0].cancel()
+            answer = await asked
+            assert (answer.status, house.inlet.values) == (503, [b"first"])
+
+    run(work)
+
+
 def test_keys_are_remembered_in_a_bounded_number(monkeypatch):
     monkeypatch.setattr(driver, "NAMES", 10)
 
@@ -519,6 +560,44 @@ def test_who_guesses_tokens_is_not_looked_at_for_a_while(token_file):
             other = await post(opts, body=b"x", headers=BEARER, local_addr=("127.0.0.2", 0))
             assert other.status == 200
             assert len(house.inlet.rows) == 1
+
+    run(work)
+
+
+def test_a_large_body_is_taken_apart_while_the_loop_goes_on(monkeypatch):
+    """The thread is held: everybody else is served all the same, and after the end of the driver nothing is recorded."""
+    entered, go_on, honest = threading.Event(), threading.Event(), door.values_of
+
+    def held(plain, content_type, most):
+        if len(plain) > door.LARGE:
+            entered.set()
+            assert go_on.wait(20)
+        return honest(plain, content_type, most)
+
+    monkeypatch.setattr(door, "values_of", held)
+    large = b"[" + b"1," * door.LARGE + b"1]"
+
+    async def work():
+        opts = options(max_records=100_000)
+        for ending in (False, True):
+            entered.clear()
+            go_on.clear()
+            async with serving(opts) as house:
+                headers = {"Content-Type": JSON, "Idempotency-Key": "1"}
+                asked = [asyncio.create_task(post(opts, "/", large, headers)) for _ in range(2)]
+                await asyncio.to_thread(entered.wait, 20)
+                assert (await post(opts, body=b"small")).status == 200
+                if ending:
+                    house._tasks[0].cancel()
+                    await until(lambda: house.driver._closing)
+                go_on.set()
+                answers = [await one for one in asked]
+                if ending:
+                    assert {answer.status for answer in answers} == {503}
+                    assert house.inlet.values == [b"small"]
+                else:
+                    assert sorted(answer.said.get("repeated", False) for answer in answers) == [False, True]
+                    assert house.inlet.values == [b"small"] + [b"1"] * (door.LARGE + 1)
 
     run(work)
 
@@ -709,6 +788,39 @@ def test_with_a_certificate_it_is_https_and_only_clients_of_the_ca_come_in(tmp_p
             known.load_cert_chain(*ours.issue("sensor"))
             assert (await post(opts, body=b"y", ssl=known, server_hostname="localhost")).status == 200
             assert house.inlet.values == [b"y"]
+
+    run(work)
+
+
+def test_one_too_many_that_does_not_say_farewell_is_closed_all_the_same(tmp_path, monkeypatch):
+    monkeypatch.setattr(driver, "HEADER_S", 2.0)
+    authority = Authority(tmp_path)
+    certificate, key = authority.issue("gateway")
+    trusted = ssl.create_default_context(cafile=str(authority.ca))
+
+    def silent(port):
+        """Shakes hands, and then says nothing any more, also not that it has heard the end."""
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tls = trusted.wrap_bio(incoming, outgoing, server_hostname="localhost")
+        with socket.create_connection(("127.0.0.1", port), 20) as plain:
+            while True:
+                try:
+                    tls.do_handshake()
+                    break
+                except ssl.SSLWantReadError:
+                    plain.sendall(outgoing.read())
+                    incoming.write(plain.recv(65536))
+            plain.sendall(outgoing.read())
+            with contextlib.suppress(ConnectionError):
+                while plain.recv(65536):
+                    pass
+
+    async def work():
+        files = {"cert_file": LocalPath(str(certificate)), "key_file": LocalPath(str(key))}
+        opts = options(**files, max_connections=1)
+        async with serving(opts), Client(opts, ssl=trusted, server_hostname="localhost") as first:
+            await first.send(b"POST / ")
+            await asyncio.to_thread(silent, int(opts.listen.split(":")[1]))
 
     run(work)
 
