@@ -61,7 +61,7 @@ class Inlet:
         if values:
             intake.log.append(stream, times, keys, values, flags=flags, ids=ids, source=self.name if ids else None)
             intake.metrics.add("records_in_total", len(values), driver=self.name, stream=stream)
-            if ids is None:
+            if ids is None and receipt is None:
                 intake.unsafe += len(values)
         if receipt is not None:
             intake.receipts.append((self.name, receipt))

@@ -55,6 +55,7 @@ class Inlet(Protocol):
 
         `ids` (0..65535, one per record) are the source's own delivery ids; they are journaled beside the records and
         come back as `memory` after a restart, so that the driver can recognise what the source delivers again.
+        Records with neither are what a power cut would take: nobody waits for their receipt, to send them again.
         """
         ...
 

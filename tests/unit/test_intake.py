@@ -126,6 +126,18 @@ def test_a_receipt_comes_back_after_its_commit_and_in_order(play):
     play(scene)
 
 
+def test_what_a_power_cut_would_take_is_what_no_source_would_send_again(play):
+    async def scene(house):
+        _, inlet, _ = house.attach("d")
+        inlet.record("s", [1], ["k"], [b"x"], ids=[7])
+        inlet.record("s", [1], ["k"], [b"x"], receipt=1)
+        assert house.intake.loss_window == 0
+        inlet.record("s", [1, 1], ["k", "k"], [b"x", b"y"])
+        assert house.intake.loss_window == 2
+
+    play(scene)
+
+
 def test_a_commit_that_fails_is_written_again_unchanged_and_acknowledged_once(play, monkeypatch):
     async def scene(house):
         honest, tried = house.log.write, []
