@@ -178,9 +178,9 @@ class Daemon:
             self.log.declare(stream.name, keep)
 
     def _trust_clock(self) -> None:
-        """Nothing expires by age while nobody keeps the clock right."""
-        if any(stream.keep.age is not None for stream in self.config.streams.values()):
-            self.log.clock_trusted = synchronized()
+        """Nothing expires by age while nobody keeps the clock right; where nothing does anyway, nobody is asked."""
+        ages = any(stream.keep.age is not None for stream in self.config.streams.values())
+        self.log.clock_trusted = not ages or synchronized()
 
     def _release_cuts(self) -> None:
         """Cuts of sinks and streams that nobody asks for any more must not keep their blocks; positions stay parked."""

@@ -141,6 +141,7 @@ class Outlook:
                 lost=daemon.intake.lost,
                 lost_ago_s=ago["lost"],
                 raised=sum(entry.program.stats().get("raised", 0) for entry in daemon.config.pipelines.values()),
+                clock_trusted=daemon.log.clock_trusted,
                 refused=len(daemon.problems),
             )
         )

@@ -51,6 +51,7 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     lost: Mapping[str, int] = {}  # stream -> records gone before everyone had them, since the start
     lost_ago_s: float | None = None
     raised: int = 0  # alarms that pipelines have raised: news from the sensors, no trouble of the gateway
+    clock_trusted: bool = True  # False: something should expire by age, and does not
     refused: int = 0  # mistakes for which the last reload was refused
 
 
@@ -87,6 +88,8 @@ def _clauses(figures: Figures) -> Iterator[tuple[Level, str]]:
     if figures.dead:
         recent = figures.dead_ago_s is not None and figures.dead_ago_s < NEWS_S
         yield "attention" if recent else "ok", f"{_count(figures.dead, 'dead letter')} since the start (tidegate dead)"
+    if not figures.clock_trusted:
+        yield "attention", "nothing expires by age: this machine's clock is not known to be right (timedatectl)"
     yield from _delivery(figures.sinks)
     if figures.raised:
         yield "ok", alarms(figures.raised)

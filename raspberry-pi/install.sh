@@ -20,6 +20,8 @@ DATA=/var/lib/tidegate
 ETC=/etc/tidegate
 CONFIG=$ETC/tidegate.yaml
 UNIT=/usr/local/lib/systemd/system/tidegate.service
+DROP_INS=/etc/systemd/system/tidegate.service.d
+CLOCK=$DROP_INS/10-clock.conf
 SYSUSERS=/usr/local/lib/sysusers.d/tidegate.conf
 TMPFILES=/usr/local/lib/tmpfiles.d/tidegate.conf
 RULES=/etc/udev/rules.d/70-tidegate-serial.rules
@@ -183,6 +185,7 @@ files() {
   local rules=old
   cmp -s "$TREE/systemd/70-tidegate-serial.rules" $RULES || rules=new
   place "$TREE/systemd/tidegate.service" $UNIT
+  clock
   place "$TREE/systemd/70-tidegate-serial.rules" $RULES
   "$HOME_DIR/releases/$1/bin/tidegate" completion bash > "$work/completion"
   place "$work/completion" $COMPLETION
@@ -194,6 +197,26 @@ files() {
       udevadm trigger --action=change --subsystem-match=tty || true
     fi
   fi
+}
+
+# Whether the clock is right: what timesyncd leaves behind tells the gateway; with another service it must ask the kernel.
+clock() {
+  local service
+  for service in chrony chronyd ntpsec ntp ntpd ntpd-rs openntpd; do
+    if systemctl is-enabled -q $service 2> /dev/null; then
+      place "$TREE/systemd/tidegate-clock.conf" $CLOCK
+      return
+    fi
+  done
+  [ -e $CLOCK ] || return 0
+  away_with_clock
+  say "removed $CLOCK: no service that needs it keeps the time"
+  changed=yes
+}
+
+away_with_clock() {
+  rm -f $CLOCK
+  rmdir $DROP_INS 2> /dev/null || true # not where a site has more of them
 }
 
 # `current` leads to one version or to the other, never to none.
@@ -274,6 +297,7 @@ do_uninstall() {
   if booted; then systemctl disable -q --now tidegate 2> /dev/null || true; fi
   rm -f /etc/systemd/system/multi-user.target.wants/tidegate.service
   rm -f $UNIT $SYSUSERS $TMPFILES $RULES $COMPLETION
+  away_with_clock
   [ ! -L $LINK ] || rm -f $LINK
   rm -rf $HOME_DIR
   if booted; then
@@ -288,7 +312,7 @@ do_uninstall() {
 
 do_purge() {
   do_uninstall
-  rm -rf /etc/systemd/system/tidegate.service.d /etc/default/tidegate $ETC
+  rm -rf $DROP_INS /etc/default/tidegate $ETC
   find $DATA -xdev -mindepth 1 -delete 2> /dev/null || true
   rmdir $DATA 2> /dev/null || [ ! -e $DATA ] || say "$DATA itself stays; something is mounted there"
   ! getent passwd tidegate > /dev/null || userdel tidegate 2> /dev/null

@@ -28,8 +28,8 @@ clean() {
 title() { printf '\n== %s\n' "$*"; }
 told() { sed 's/^/   | /'; }
 broken() { printf 'BROKEN: %s\n' "$*" >&2; inside 'journalctl -u tidegate -n 30 --no-pager -o cat' 2>&1 | told >&2 || true; exit 1; }
-inside() { timeout 300 nsenter -t "$pid1" -m -u -i -p -n -C env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 TERM=dumb HOME=/root bash -c "$1"; }
-# holds WORDS COMMAND: the command succeeds in the container.
+inside() { timeout 300 nsenter -t "$pid1" -m -u -i -p -n -C env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 TERM=dumb HOME=/root bash -ec "$1"; }
+# holds WORDS COMMAND: every part of the command succeeds in the container.
 holds() { if inside "$2" > "$root.out" 2>&1; then told < "$root.out"; printf ' ok  %s\n' "$1"; else told < "$root.out"; broken "$1"; fi; }
 # fails WORDS COMMAND TEXT: it does not, and says TEXT.
 fails() {
@@ -90,6 +90,7 @@ systemd-nspawn -q -D "$root" --pipe --register=no --keep-unit \
 grep -v '^\(Get\|Hit\|Selecting\|Preparing\|Unpacking\|Setting up\|Processing\|(Reading\|Fetched\|debconf\|invoke\)' "$root.out" | tail -12 | told
 find "$root/opt/tidegate/releases" "$root/etc/systemd/system/multi-user.target.wants/" -maxdepth 1 -printf '%P\n' | told
 [ -L "$root/etc/systemd/system/multi-user.target.wants/tidegate.service" ] || { echo "BROKEN: not enabled"; exit 1; }
+systemd-nspawn -q -D "$root" --pipe --register=no --keep-unit apt-get install -y -q --download-only chrony > "$root.out" 2>&1 < /dev/null || { told < "$root.out"; exit 1; }
 rm -rf "$root/opt/tidegate" "$root/etc/systemd/system/multi-user.target.wants/tidegate.service" # from here on without a network: the libraries come from the folder of wheels
 
 # -- a serial port -----------------------------------------------------------------------------------------------------
@@ -104,7 +105,7 @@ holds "the first run installs and starts it, and lets in who called it" 'SUDO_US
 holds "it is ready" 'systemctl is-active tidegate; curl -sf http://127.0.0.1:8765/readyz'
 holds "the page answers" 'curl -sf http://127.0.0.1:8765/ | head -c 15'
 holds "systemctl status has the sentence" 'systemctl status tidegate --no-pager | sed -n "1,12p"'
-holds "its exposure" 'systemd-analyze security tidegate --no-pager --threshold=20 | tail -1'
+holds "its exposure" 'systemd-analyze security tidegate --no-pager --threshold=16 > /tmp/exposure; tail -1 /tmp/exposure'
 holds "the second run has nothing to do" '/media/tidegate/raspberry-pi/install.sh --wheels /media/wheels > /tmp/second; cat /tmp/second; grep -q "nothing to do" /tmp/second; [ "$(wc -l < /tmp/second)" = 1 ]'
 
 title "who may what"
@@ -119,12 +120,33 @@ holds "the configuration is root's, and everybody may read it" 'stat -c "%A %U:%
 holds "a person's shell completes its commands" 'runuser -l ada -c "bash -ic \"source /usr/share/bash-completion/bash_completion; _completion_loader tidegate; complete -p tidegate\""'
 
 title "the sandbox lets through what it needs"
-holds "the kernel tells it whether the clock is right, and which boot this is" 'systemctl cat tidegate | grep -E "^(SystemCall|Protect|Proc|Private|Capab|NoNew|Restrict[AN])" > /tmp/lines; args=(); while read -r l; do args+=(-p "$l"); done < /tmp/lines; systemd-run --quiet --wait --pipe -p User=tidegate "${args[@]}" /opt/tidegate/current/bin/python -c "
-import ctypes
+cat > "$root/usr/local/bin/asks.py" << 'END'
+from pathlib import Path
+from gateway.clock import _adjtimex, synchronized
 from gateway.log import SystemFiles
-state = ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(512)); print(\"adjtimex says\", state); assert state >= 0
-print(\"boot\", SystemFiles().boot_id()); assert len(SystemFiles().boot_id()) == 36"'
+print("the kernel answers", _adjtimex(), "the clock is right:", synchronized())
+print("boot", SystemFiles().boot_id(), "hidden:", not Path("/proc/sys").exists() and not Path("/proc/meminfo").exists())
+END
+# A program in exactly the sandbox of the service: its unit with all drop-ins, and another ExecStart.
+cat > "$root/usr/local/bin/sandboxed" << 'END'
+systemctl cat tidegate | sed -E '/^(Restart|Watchdog|ExecReload|NotifyAccess)/d; s/^Type=.*/Type=oneshot/
+  s|^ExecStart=.*|ExecStart=/opt/tidegate/current/bin/python /usr/local/bin/asks.py\nStandardOutput=truncate:/tmp/answers\nStandardError=inherit|' > /run/systemd/system/sandboxed.service
+systemctl daemon-reload && systemctl start sandboxed
+cat /tmp/answers
+END
+chmod 755 "$root/usr/local/bin/sandboxed"
+holds "systemd tells it which boot this is" 'bash sandboxed; grep -q "^boot $(tr -d - < /proc/sys/kernel/random/boot_id) hidden: True" /tmp/answers'
+holds "the kernel is not to be asked about the clock, and nothing else says that it is right" 'bash sandboxed; grep -q "answers -1 the clock is right: False" /tmp/answers; [ "$(systemctl cat tidegate | grep -c "^SystemCallFilter=adjtimex")" = 0 ]; { tidegate status || true; } | grep "othing expires by age"'
+holds "timesyncd sets the clock, or so it looks" 'mkdir -p /run/systemd/timesync; touch /run/systemd/timesync/synchronized; bash sandboxed; grep -q "answers -1 the clock is right: True" /tmp/answers'
+soon "and the gateway believes it" 'tidegate status > /tmp/status; sed -n 2p /tmp/status; ! grep -q "othing expires by age" /tmp/status'
 holds "it has no capability and sees no home" 'pid=$(systemctl show -P MainPID tidegate); grep -E "Cap(Eff|Prm|Bnd)|NoNewPrivs|Seccomp:" /proc/$pid/status; grep -q "CapBnd:.0000000000000000" /proc/$pid/status; [ -z "$(ls -A /proc/$pid/root/home)" ]'
+holds "what it measures does not need the rest of /proc" 'curl -sf http://127.0.0.1:8765/metrics | grep -E "^tidegate_(commits_total|uptime_seconds)"'
+
+title "another time service"
+holds "chrony is installed, and install.sh sees it" 'rm /run/systemd/timesync/synchronized; DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-download chrony > /tmp/apt 2>&1 || { cat /tmp/apt; exit 1; }; systemctl is-enabled chrony; /media/tidegate/raspberry-pi/install.sh --wheels /media/wheels; test -e /etc/systemd/system/tidegate.service.d/10-clock.conf'
+holds "the kernel is asked now" 'bash sandboxed; grep -Eq "answers [0-5] " /tmp/answers; systemd-analyze security tidegate --no-pager | tail -1'
+holds "the second run has nothing to do" '/media/tidegate/raspberry-pi/install.sh --wheels /media/wheels | tee /tmp/second; grep -q "nothing to do" /tmp/second'
+holds "chrony goes, and so does what it needed" 'apt-get purge -y -q chrony > /dev/null 2>&1; /media/tidegate/raspberry-pi/install.sh --wheels /media/wheels; [ ! -e /etc/systemd/system/tidegate.service.d ]; bash sandboxed; grep -q "answers -1" /tmp/answers; curl -sf http://127.0.0.1:8765/readyz'
 
 title "killed"
 holds "kill -9" 'systemctl kill -s KILL tidegate'
@@ -160,26 +182,26 @@ holds "a port of the group dialout is added" 'tidegate reload'
 soon "and read" 'tidegate read boiler --limit 3 > /tmp/boiler; grep v /tmp/boiler'
 
 title "a command in the sandbox"
-printf '#!/bin/sh\nid -un\nls -A /home\nsudo -n id 2>&1\ncut -d" " -f1 /proc/loadavg\n' > "$root/usr/local/bin/look"
+printf '#!/bin/sh\nid -un\nls -A /home\nsudo -n id 2>&1\ncat /proc/loadavg 2>&1\nexit 0\n' > "$root/usr/local/bin/look"
 chmod 755 "$root/usr/local/bin/look"
 inside 'sed -i "s|^drivers:|&\n  load: {driver: exec, command: [look], every: 1s, decode: text, stream: load}|" /etc/tidegate/tidegate.yaml'
 holds "it is added" 'tidegate reload'
-soon "and read: it is the gateway's user, sees no home, and cannot become root" 'tidegate read load --limit 4 > /tmp/load; grep -q " tidegate$" /tmp/load && grep -q "no new privileges" /tmp/load && cat /tmp/load'
+soon "and read: it is the gateway's user, sees no home, cannot become root, and learns nothing of the machine from /proc" 'tidegate read load --limit 4 > /tmp/load; grep -q " tidegate$" /tmp/load && grep -q "no new privileges" /tmp/load && grep -q "loadavg: No such file" /tmp/load && cat /tmp/load'
 
 title "the broker"
 holds "mosquitto takes the drop-in" 'systemctl is-active mosquitto'
 holds "a driver reads from it" 'sed -i "s|^drivers:|&\n  sensors: {driver: mqtt, url: \"mqtt://localhost:1883\", subscribe: [\"site/+/temp\"], stream: readings}|" /etc/tidegate/tidegate.yaml; tidegate reload'
 
 title "reboot"
-holds "what is recorded" 'tidegate status --json > /dev/null; tidegate read temps --json --limit 100000 | tail -1 | tee /root/last'
+holds "what is recorded" 'tidegate read temps --json --limit 100000 | tail -1 | tee /root/last'
 power_off
 boot
 soon "it is back with the machine" 'systemctl is-active tidegate; curl -sf http://127.0.0.1:8765/readyz'
 soon "and its offsets go on" 'last=$(sed "s/.*\"o\": *\([0-9]*\).*/\1/" /root/last); tidegate read temps --from $((last + 1)) --limit 1 --json | grep "{.o.:$((last + 1)),"'
 
 title "away with it"
-holds "--uninstall keeps configuration and data" '/media/tidegate/raspberry-pi/install.sh --uninstall; test -s /var/lib/tidegate/journal; test -s /etc/tidegate/tidegate.yaml; ! test -e /opt/tidegate; ! systemctl cat tidegate > /dev/null 2>&1; ! command -v tidegate'
+holds "--uninstall keeps configuration and data" '/media/tidegate/raspberry-pi/install.sh --uninstall; test -s /var/lib/tidegate/journal; test -s /etc/tidegate/tidegate.yaml; [ ! -e /opt/tidegate ]; ! systemctl cat tidegate > /dev/null 2>&1 && ! command -v tidegate'
 holds "installed again it goes on where it was" '/media/tidegate/raspberry-pi/install.sh --wheels /media/wheels; tail -1 /etc/tidegate/tidegate.yaml | grep -q mine; last=$(sed "s/.*\"o\": *\([0-9]*\).*/\1/" /root/last); tidegate read temps --from $last --limit 1 --json | cmp - /root/last && cat /root/last'
-holds "--purge leaves nothing" '/media/tidegate/raspberry-pi/install.sh --purge; ! test -e /var/lib/tidegate; ! test -e /etc/tidegate; ! getent passwd tidegate; ! getent group tidegate; find / -xdev -name "*tidegate*" -not -path "/media/*" -not -path "/root/*" -not -path "/var/log/*" -not -path "/proc/*" -not -path "/tmp/*" | tee /tmp/left; [ "$(grep -vc /etc/mosquitto/ /tmp/left)" = 0 ]'
+holds "--purge leaves nothing" '/media/tidegate/raspberry-pi/install.sh --purge; [ ! -e /var/lib/tidegate ]; [ ! -e /etc/tidegate ]; ! getent passwd tidegate && ! getent group tidegate && find / -xdev -name "*tidegate*" -not -path "/media/*" -not -path "/root/*" -not -path "/var/log/*" -not -path "/proc/*" -not -path "/tmp/*" | tee /tmp/left; [ "$(grep -vc /etc/mosquitto/ /tmp/left)" = 0 ]'
 power_off
 printf '\nall of it holds on %s\n' "$suite"

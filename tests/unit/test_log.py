@@ -9,7 +9,8 @@ import pytest
 from log_disk import TurnedClock, append, commit, killed, maintain, open_log, parts, values
 
 from gateway.errors import LogError, LogTooNew
-from gateway.log import Keep, Snapshot
+from gateway.log import Keep, Snapshot, SystemFiles
+from gateway.log.files import BOOT_VARIABLE
 from gateway.log.journal import HEADER, Marks
 from gateway.log.unsealed import Unsealed
 from gateway.plugin import Remembered
@@ -154,6 +155,20 @@ def test_the_folder_is_its_owners_alone_and_its_files_can_be_read_by_those_it_is
     assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {mode}
     assert {path.name for path in folder.iterdir()} >= {"journal", "log.db", "log.db-wal", "log.db-shm"}
     log.close()
+
+
+def test_a_boot_has_one_name_whether_the_kernel_tells_it_or_the_unit(tmp_path, monkeypatch):
+    files = SystemFiles()
+    told = files.boot_id()
+    assert len(told) == 32
+    assert int(told, 16)
+    monkeypatch.setenv(BOOT_VARIABLE, "another")
+    assert files.boot_id() == told
+    monkeypatch.setattr(files, "boot_file", str(tmp_path / "hidden"))
+    monkeypatch.setenv(BOOT_VARIABLE, told)
+    assert files.boot_id() == told
+    monkeypatch.delenv(BOOT_VARIABLE)
+    assert files.boot_id() == ""
 
 
 def test_positions_with_ranges_and_cuts_survive_a_kill_and_a_turnover(tmp_path, folder):

@@ -173,6 +173,14 @@ def test_dead_letters_and_losses_are_news_for_an_hour(daemon):
     assert (verdict.level, "3 dead letters since the start" in verdict.sentence) == ("ok", True)
 
 
+def test_a_clock_that_is_not_trusted_is_told_and_no_longer_than_that(daemon):
+    before = daemon.outlook.verdict()
+    daemon.log.clock_trusted = False
+    assert daemon.outlook.verdict().sentence.startswith("Nothing expires by age: ")
+    daemon.log.clock_trusted = True
+    assert daemon.outlook.verdict() == before
+
+
 def test_before_the_log_is_there_and_at_the_stop_it_says_so(daemon):
     daemon.ready = False
     assert daemon.outlook.verdict().sentence == "Starting: the log is being recovered"

@@ -19,6 +19,13 @@ def test_all_is_well():
     assert said() == ("ok", "Everything recorded, no sink is configured")
 
 
+def test_what_should_expire_and_does_not_is_told_as_long_as_the_clock_is_not_trusted():
+    assert said(sinks=[sink()], clock_trusted=False) == (
+        "attention",
+        "Nothing expires by age: this machine's clock is not known to be right (timedatectl); everything delivered",
+    )
+
+
 def test_raised_alarms_are_told_and_change_no_level():
     assert said(sinks=[sink()], raised=3) == ("ok", "Everything delivered; 3 alarms raised")
     away = sink(state="waiting", since_s=90)
