@@ -257,7 +257,7 @@ def as_log_errors(what: str) -> Iterator[None]:
 def _kind(error: sqlite3.Error) -> type[LogError]:
     """What an error of SQLite is to us. What a medium does not give back is damaged, too."""
     code = getattr(error, "sqlite_errorcode", None)
-    if code == sqlite3.SQLITE_FULL:
+    if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE):
         return LogFull
     if code is None:  # of Python's own module
         return LogDamaged if "UTF-8" in str(error) else LogError

@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 import msgspec
 
 from gateway.clock import Clock
-from gateway.errors import LogDamaged, LogError
+from gateway.errors import LogDamaged, LogError, LogFull
 from gateway.log.block import PLAIN, TURNED, encode_block
 from gateway.log.files import Files, SystemFiles, as_log_errors
 from gateway.log.gaps import add_gap, gaps_between
@@ -28,6 +28,7 @@ from gateway.log.journal import HEADER, Entry, Found, Journal, Marks, Moment, Ti
 from gateway.log.position import Place, Positions
 from gateway.log.recent import Recent
 from gateway.log.rescue import bring_back, known_epoch, refuse_foreign, stood
+from gateway.log.reserve import Reserve
 from gateway.log.salvage import Attic
 from gateway.log.seal import BLOCK_BYTES, Sealing, blocks_of
 from gateway.log.store import Contents, Shelf, Snapshot, Store, StoreReader
@@ -45,6 +46,7 @@ SNAPSHOT_SHARE = 10  # snapshots are at most this part of the bytes written, unl
 CHORES_S = 60.0  # between checkpoints: what a device that lost a WAL page can cost
 SLICE = 4 << 20  # bytes of blocks that a seal brings back from a damaged database
 QUARANTINE = 64 << 20  # bytes of damaged files that are kept at most
+SPARE = 16 * 4096  # bytes of pages that a transaction may need beside its blocks
 RETRY_S = 1.0  # after a seal that failed
 
 
@@ -130,6 +132,7 @@ class Log:
         self._store = Store(os.path.join(options.path, "log.db"), self._files)
         self._reader = StoreReader(os.path.join(options.path, "log.db"), self._files)
         self._attic = Attic(options.path, self._files, min(QUARANTINE, options.size // 4))
+        self._reserve = Reserve(options.path, options.journal * 3 // 2, self._files)
         self._reading = threading.Lock()
         self._recent = Recent(options.memory // 2)
         self.epoch = self._told_epoch = ""  # the second: as the file `epoch` has it
@@ -174,6 +177,7 @@ class Log:
             self._files.make_folder(path)
             refuse_foreign(path, self._files)
             self._boot = self._files.boot_id()
+            self._reserve.open()
             self._store.refuse_newer()
             known = known_epoch(path, self._files)
             if known:
@@ -467,7 +471,7 @@ class Log:
             # Into the database's own file before the journal is used again: then a page of the WAL that the device lost
             # costs nothing. It need not succeed: what counts is on the device, and maintain() tries again.
             with suppress(LogError), as_log_errors("cannot checkpoint"):
-                self._store.checkpoint()
+                self._store.checkpoint(keep=self._reserve.full)
         if self._journal.at == 0 and not commit.whole:
             commit.whole = True
             commit.raw, commit.body = self._journal.encode(self._entry(commit))
@@ -526,6 +530,8 @@ class Log:
         if now < self._not_before:
             return False
         chores = now >= self._chores_at and (self._store.unchecked or self._ages)
+        if self._reserve.due(now) and (self._reserve.full or now >= self._chores_at):
+            return True
         return self._seal_due or self._turning or self._store.wal_is_long or chores
 
     @property
@@ -535,7 +541,8 @@ class Log:
             or bool(self._unreadable)
             or bool(self._malformed)
             or self._fresh is not None
-            or len(self._attic) > 0
+            or self._attic.done
+            or self._salvage_room() > 0
             or self._unsealed.snapshots is not None
             or self._memory > self._options.memory
         )
@@ -562,9 +569,14 @@ class Log:
                 self._rebuild()
             if turnover or self._seal_due or (chores and self._ages):
                 self._seal(turnover=turnover)
-            if self._store.unchecked and (turnover or chores or self._store.wal_is_long):
+            if self._attic.done:
+                with as_log_errors("cannot fill quarantine"):
+                    self._attic.empty()
+            if self._store.unchecked and (turnover or chores or self._store.wal_is_long or self._reserve.full):
                 with as_log_errors("cannot checkpoint"):
-                    self._store.checkpoint()
+                    self._store.checkpoint(keep=self._reserve.full)
+            if self._reserve.due(self._clock.monotonic()):
+                self._reserve.make(self._clock.monotonic())
         except LogError:
             self._not_before = self._clock.monotonic() + RETRY_S
             if self._done is None:
@@ -576,6 +588,18 @@ class Log:
         return done
 
     def _seal(self, *, turnover: bool) -> None:
+        """As _seal_once(); where the disk is full, with the room of the reserve and of the oldest blocks."""
+        try:
+            self._seal_once(turnover=turnover)
+        except LogFull:
+            if not self._reserve.held:
+                self._reserve.full = True
+                raise
+            self._reserve.spend()
+            self._store.widen(self._reserve.size)
+            self._seal_once(turnover=turnover)
+
+    def _seal_once(self, *, turnover: bool) -> None:
         """One transaction: blocks, eviction, gaps, snapshots; with `turnover` all else that only the journal holds."""
         turnover = turnover or self._fresh is not None
         work = Sealing(self._store, self._shelves, self._streams, self._clock.now())
@@ -586,9 +610,18 @@ class Log:
                 with self._store.transaction():
                     if self._fresh is not None:
                         self._store.lay_out(self._fresh)
-                    for home in self._to_seal(turnover):
-                        for batch in blocks_of(home.waiting(), work.shelf(home.name).next, self._options.seal):
-                            work.put(batch, self._encode(batch))
+                    homes = self._to_seal(turnover)
+                    blocks = [
+                        (batch, self._encode(batch))
+                        for home in homes
+                        for batch in blocks_of(home.waiting(), work.shelf(home.name).next, self._options.seal)
+                    ]
+                    if self._reserve.full:  # the file must not grow: what comes takes the place of what goes
+                        need = sum([len(blob) + 2 * 4096 for _, blob in blocks]) + SPARE
+                        work.evict(self._unsealed.pins(), max(self._store.bytes - need, 0), now)
+                    for batch, blob in blocks:
+                        work.put(batch, blob)
+                    for home in homes:
                         work.sealed(home)
                     work.lose(self._unsealed.gaps)
                     work.lose(unreadable)
@@ -622,9 +655,6 @@ class Log:
         if turnover:
             self._unsealed.turned_over()
             self._journal.restart(self.epoch)
-        if back and not len(self._attic):
-            with as_log_errors("cannot fill quarantine"):
-                self._attic.empty()
         self._seals += 1
         self._evicted += work.evicted
         before = self._done or Maintained({}, [])
@@ -831,6 +861,11 @@ class Log:
     @property
     def trouble(self) -> str:
         """What is wrong and being mended, in words; nothing where all is well."""
+        if self._reserve.full:
+            return (
+                f"the disk that holds {self._options.path} is full, and the oldest records make room for the newest; "
+                f"free some (df -h {self._options.path}), or lower log: size"
+            )
         if left := len(self._attic):
             return f"the database was damaged; {left} blocks of the old one are still to come back"
         return ""

@@ -173,6 +173,11 @@ class Attic:
         return sum(map(len, self._blocks.values()))
 
     @property
+    def done(self) -> bool:
+        """All blocks are back, and the old databases are still here."""
+        return bool(self._wrecks) and not len(self)
+
+    @property
     def paths(self) -> list[str]:
         """The databases that were set aside and are not done with, oldest first."""
         names = {name.removesuffix("-wal") for name in self._files.listing(self._folder)}
@@ -205,7 +210,11 @@ class Attic:
         """Nothing of interest is left here: what could not be read goes into quarantine, the rest is in the log."""
         self._files.make_folder(self._quarantine)
         for wreck, path in zip(self._wrecks, self.paths, strict=True):
-            wreck.leave(os.path.join(self._quarantine, os.path.basename(path)), self._most)
+            left = os.path.join(self._quarantine, os.path.basename(path))
+            try:
+                wreck.leave(left, self._most)
+            except OSError:  # no room for it: the log is worth more
+                self._files.remove(left)
         self._files.sync_folder(self._quarantine)
         self.close()
         for name in self._files.listing(self._folder):

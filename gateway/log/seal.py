@@ -64,7 +64,7 @@ class Sealing:
         """Forget what is too much or, by `now`, too old."""
         keeps = {name: self._streams[name].keep for name in self.shelves}
         gone = evict(self._store, self.shelves, keeps, pins, size, now)
-        self.evicted = len(gone)
+        self.evicted += len(gone)
         self.lose(gone)
 
     def finish(self) -> None:

@@ -29,6 +29,7 @@ PAGE = 4096
 CHUNK = 1 << 20
 WAL_BYTES = 1 << 20  # of a WAL that is long
 BUSY_MS = 5000
+WAL_KEPT = 4 << 20  # bytes of the WAL's file that are kept for the next time
 PRAGMAS = (
     "PRAGMA page_size=4096",
     "PRAGMA auto_vacuum=NONE",
@@ -36,7 +37,7 @@ PRAGMAS = (
     "PRAGMA synchronous=FULL",
     "PRAGMA secure_delete=OFF",  # Debian's default is ON: a quarter more bytes for every evicted block
     "PRAGMA wal_autocheckpoint=0",  # checkpoint() does it, in a way that SQLite's own does not
-    "PRAGMA journal_size_limit=4194304",
+    f"PRAGMA journal_size_limit={WAL_KEPT}",
     "PRAGMA cache_size=-1024",
     "PRAGMA temp_store=MEMORY",
     "PRAGMA mmap_size=0",
@@ -451,8 +452,8 @@ class Store:
         """It is time for a checkpoint, whatever else is due."""
         return self.unchecked and self.estimated_bytes_written - self._estimated_at_checkpoint >= 2 * WAL_BYTES
 
-    def checkpoint(self) -> None:
-        """Move the WAL into the database, as far as readers allow; nobody is waited for.
+    def checkpoint(self, *, keep: bool = False) -> None:
+        """Move the WAL into the database, as far as readers allow; nobody is waited for. `keep`: its room, too.
 
         Where all of it was moved the WAL is emptied, and that is put on the device. What is left of one is applied
         again after a crash, up to a page that the device lost, and would mix what the database held before with what
@@ -461,7 +462,8 @@ class Store:
         busy, in_wal, moved = self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()[0]
         self.unchecked = bool(busy) or moved < in_wal
         self._estimated_at_checkpoint = self.estimated_bytes_written
-        if not self.unchecked:
+        self._db.execute(f"PRAGMA journal_size_limit={-1 if keep else WAL_KEPT}").fetchall()
+        if not self.unchecked and not keep:
             self._db.execute("PRAGMA busy_timeout=0").fetchall()
             try:
                 self.unchecked = bool(self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()[0][0])
@@ -470,6 +472,16 @@ class Store:
             fd = self._files.open(self._path + "-wal")
             try:
                 self._files.fdatasync(fd)
+            finally:
+                self._files.close(fd)
+
+    def widen(self, size: int) -> None:
+        """Have the WAL take that much room now, before anybody else does; SQLite writes over it."""
+        with suppress(OSError):  # what there was is taken
+            fd = self._files.open(self._path + "-wal")
+            try:
+                for offset in range(self._files.size(fd), size, CHUNK):
+                    self._files.pwrite(fd, bytes(min(CHUNK, size - offset)), offset)
             finally:
                 self._files.close(fd)
 

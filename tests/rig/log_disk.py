@@ -121,13 +121,23 @@ class PowerCutDisk(Disk):
         self.folder = folder
         self.events: list[tuple[str, int, bytes]] = []
         self.stores: list[dict[str, bytes]] = []
+        self.journal = -1
         self.lying = False  # a sync fails, and what it should have written is gone but for the page cache
+
+    def open(self, path: str) -> int:
+        fd = super().open(path)
+        if path.endswith("journal"):
+            self.journal = fd
+        return fd
 
     def pwrite(self, fd: int, data: bytes, offset: int) -> None:
         super().pwrite(fd, data, offset)
-        self.events.append(("write", offset, data))
+        if fd == self.journal:
+            self.events.append(("write", offset, data))
 
     def fdatasync(self, fd: int) -> None:
+        if fd != self.journal:
+            return
         self.events.append(("lost" if self.lying else "sync", 0, b""))
         if self.lying:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
