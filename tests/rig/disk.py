@@ -12,7 +12,7 @@ import random
 import shutil
 import struct
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -88,20 +88,23 @@ class Device:
     """Events go in one after the other; `cut` makes what is left if the power goes now."""
 
     def __init__(
-        self, rnd: random.Random, *, lies: tuple[str, float] = ("", 0.0), content: "dict[str, bytes] | None" = None
+        self,
+        rnd: random.Random,
+        *,
+        lies: tuple[str, float] = ("", 0.0),
+        content: "Mapping[str, bytes | bytearray] | None" = None,
     ) -> None:
         """`lies`: the file of which, and how likely it is that, a sync loses one of the writes that it reports as done.
-        `content`: what is there.
+        `content`: what is there, as cut() tells it.
         """
         self._rnd, self._lies = rnd, lies
-        files = {name: _File(data) for name, data in (content or {}).items()}
-        self.names: dict[str, _File | None] = {"": None, **files}  # as the process sees it; None: a folder
+        content = {"/": b""} | (content or {})
+        files = {name.rstrip("/"): None if name.endswith("/") else _File(data) for name, data in content.items()}
+        self.names: dict[str, _File | None] = files  # as the process sees it; None: a folder
         self._durable: dict[str, _File | None] = dict(self.names)
         self._moves: list[tuple[str, str, str, _File | None]] = []  # (folder, kind, name, what) not synced yet
         self._open: dict[int, tuple[str, _File | None]] = {}
         self.lied = 0
-        for folder in {os.path.dirname(name) for name in files} - {""}:
-            self.names[folder] = self._durable[folder] = None
 
     def do(self, event: Event) -> None:
         kind, name = event.kind, event.name
@@ -232,7 +235,7 @@ def _apply_some(content: bytearray, event: Event, chance: float, rnd: random.Ran
                 _apply(content, event._replace(offset=event.offset + at, data=event.data[at : at + SECTOR]))
 
 
-def write_image(folder: Path, left: "dict[str, bytes | bytearray]") -> None:
+def write_image(folder: Path, left: "Mapping[str, bytes | bytearray]") -> None:
     """Put what is left into an empty folder."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()

@@ -31,7 +31,7 @@ class Ledger:
         self.acknowledged: dict[str, int] = {}  # stream -> next offset
         self.sent: dict[str, int] = {}
         self.snapshots: dict[str, list[tuple[int, list]]] = {}  # pipeline -> (commit, what it held)
-        self.forgotten: Gaps = {}  # what the ring may have taken at most: as of the next mark that tells
+        self.forgotten: Gaps | None = {}  # what the ring may have taken at most; None: it is not known
         self.confirmed: dict[str, set[int]] = {}
         self.wrong: list[tuple[str, str]] = []  # promises that the process broke while it ran
 
@@ -75,8 +75,8 @@ class Ledger:
         for reader, stream, next_, _ in mark["places"]:
             self.coming_places[reader, stream] = next_
             if reader.startswith("sink:"):
-                early = set(range(next_)) - self.confirmed.get(stream, set()) - _offsets(self.forgotten.get(stream, ()))
-                if early:
+                early = set(range(next_)) - self.confirmed.get(stream, set()) - self._forgotten(stream)
+                if early and self.forgotten is not None:
                     self.wrong.append(("position", f"{reader} stands at {stream} {next_}, {min(early)} is unconfirmed"))
         for name, held in mark["snapshots"].items():
             self.snapshots.setdefault(name, []).append((mark["commit"], held))
@@ -149,8 +149,12 @@ class Ledger:
                 if next_ > (places.get((f"pipeline:{name}", stream), 0)):
                     yield "snapshot", f"the state of {name} is ahead of its position in {stream}"
 
+    def _forgotten(self, stream: str) -> set[int]:
+        gaps = (self.forgotten or {}).get(stream, ())
+        return {offset for first, last, cause in gaps if cause != "damaged" for offset in range(first, last + 1)}
+
     def _content(self, log: Log, stream: str, end: int) -> Iterator[tuple[str, str]]:
-        at, forgotten = 0, _offsets(self.forgotten.get(stream, ()))
+        at, forgotten = 0, self._forgotten(stream)
         while at < end:
             part = log.read(stream, at, 1 << 20)
             if part is None or part.first != at:
@@ -163,13 +167,10 @@ class Ledger:
                         yield "corrupt", f"{stream} {at}-{stop - 1} is not what was recorded"
                 at = stop
             else:
-                if part.cause not in ("evicted", "expired") or not set(range(at, part.last + 1)) <= forgotten:
+                known = self.forgotten is None or set(range(at, part.last + 1)) <= forgotten
+                if part.cause not in ("evicted", "expired") or not known:
                     yield "gap", f"{part} was never forgotten"
                 at = part.last + 1
-
-
-def _offsets(gaps) -> set[int]:
-    return {offset for first, last, cause in gaps if cause != "damaged" for offset in range(first, last + 1)}
 
 
 def unsound(folder: Path) -> str:
@@ -184,9 +185,9 @@ def unsound(folder: Path) -> str:
     return "" if answer == "ok" else answer
 
 
-def marked(events: list[Event]) -> list[tuple[Event, dict | None, Gaps]]:
-    """Each event, what it says if it is a mark, and what is forgotten as of the next mark that tells."""
-    out: list[tuple[Event, dict | None, Gaps]] = []
+def marked(events: list[Event]) -> list[tuple[Event, dict | None, Gaps | None]]:
+    """Each event, what it says if it is a mark, and what is forgotten as of the next mark that tells: None where none does."""
+    out: list[tuple[Event, dict | None, Gaps | None]] = []
     gaps: Gaps = {}
     for event in reversed(events):
         said = _decode(event.data) if event.kind == MARK else None
@@ -194,12 +195,11 @@ def marked(events: list[Event]) -> list[tuple[Event, dict | None, Gaps]]:
             gaps = said["gaps"]
         out.append((event, said, gaps))
     out.reverse()
-    if not any(said and said["kind"] == "sealed" for _, said, _ in out):
-        return out
-    last: Gaps = {}
-    for at, (event, said, gaps) in enumerate(out):  # behind the last mark nothing tells: a seal there may be under way
-        last = said["gaps"] if said and said["kind"] == "sealed" else last
-        out[at] = (event, said, gaps or last)
+    for at in range(len(out) - 1, -1, -1):  # behind the last mark that tells, a seal may be under way
+        event, said, _ = out[at]
+        if said and said["kind"] == "sealed":
+            break
+        out[at] = (event, said, None)
     return out
 
 

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
@@ -80,7 +81,7 @@ class Sweep:
         write_image(folder, left)
         self.cuts += 1
         if deep:
-            self._cut_recovery(folder, {name: bytes(data) for name, data in left.items()}, ledger, where)
+            self._cut_recovery(folder, left, ledger, where)
         else:
             self._note(self.open(folder, ledger), where)
 
@@ -111,7 +112,7 @@ class Sweep:
             findings.append(("corrupt", wrong))
         return findings
 
-    def _cut_recovery(self, folder: Path, left: dict[str, bytes], ledger: Ledger, where: str) -> None:
+    def _cut_recovery(self, folder: Path, left: Mapping[str, bytes | bytearray], ledger: Ledger, where: str) -> None:
         """Open it, record a little, and cut all that again."""
         trace = self.scratch / "trace"
         trace.unlink(missing_ok=True)
@@ -132,16 +133,11 @@ class Sweep:
             own().disk_record(b"", None)
         told = marked(list(events(trace.read_bytes())))
         chosen = Counter(self.rnd.choices(range(len(told)), k=AGAIN))
-        device = Device(
-            self.rnd, content={name: data for name, data in left.items() if not name.endswith("/")}, lies=self.lies
-        )
-        for name in left:
-            if name.endswith("/"):
-                device.names[name[:-1]] = device._durable[name[:-1]] = None
+        device = Device(self.rnd, content=left, lies=self.lies)
         ledger = ledger.copy()
         known = ledger.forgotten
         for at, (event, said, gaps) in enumerate(told):
-            ledger.forgotten = gaps or known
+            ledger.forgotten = known if gaps is None else gaps
             if said is None:
                 device.do(event)
             else:

@@ -64,9 +64,9 @@ class Told:
     def acknowledge(self, receipts) -> None:
         newest: dict[str, int] = {}
         for stream, next_ in receipts:
-            self._open -= max(0, next_ - newest.get(stream, next_)) if stream == "fast" else 0
             newest[stream] = max(next_, newest.get(stream, 0))
-        self._open = 0
+        if "fast" in newest:
+            self._open = self._inlet._intake.log.next("fast") - newest["fast"]
         mark(kind="acknowledged", next=newest)
 
 
