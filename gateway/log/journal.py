@@ -217,6 +217,11 @@ class Journal:
         if len(head) == HEADER.size:
             magic, _, _, its_generation, _, _, _ = HEADER.unpack(head)
             self.torn = magic == MAGIC and its_generation == self.generation
+        if self.lost and len(data) >= HEADER.size:
+            # A first record that a power cut tore may have covered all there were; the sector with its header, or with
+            # the one before it, is whole.
+            magic, _, _, its_generation, _, _, _ = HEADER.unpack_from(data)
+            self.lost = magic != MAGIC or its_generation not in (generation - 1, generation)
 
     def _record_at(self, data: bytes, at: int, oldest: int) -> tuple[int, int, int] | None:
         """(commit, generation, where it ends) of a record whose checksum holds."""

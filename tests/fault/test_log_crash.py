@@ -304,6 +304,28 @@ def test_the_wal_stays_short_however_much_is_sealed_between_two_turnovers(tmp_pa
     log.close()
 
 
+@pytest.mark.parametrize("header", ["new", "old"])
+def test_a_torn_first_record_that_covers_all_there_were_is_a_torn_tail_and_no_lost_journal(tmp_path, header):
+    log = open_log(tmp_path / "log")
+    append(log, "s", [b"a"])
+    commit(log)
+    log._seal(turnover=True)
+    log.maintained(log.maintain())
+    before = (tmp_path / "log" / "journal").read_bytes()
+    append(log, "s", [os.urandom(20_000)])
+    log.write(log.gather())
+    epoch, torn = log.epoch, bytearray((tmp_path / "log" / "journal").read_bytes())
+    torn[8192:8704] = before[8192:8704]
+    if header == "old":
+        torn[:512] = before[:512]
+    left = killed(log, tmp_path / "log", tmp_path / "killed")
+    (left / "journal").write_bytes(torn)
+    again = open_log(left)
+    assert again.epoch == epoch
+    assert values(again, "s") == {0: b"a"}
+    again.close()
+
+
 def test_while_a_turnover_is_in_doubt_nothing_is_written_that_the_next_process_would_not_read(tmp_path):
     disk = FailingDisk()
     log = open_log(tmp_path / "log", disk, journal=32 << 10)

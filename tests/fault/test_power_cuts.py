@@ -85,8 +85,8 @@ def test_no_cut_costs_what_was_acknowledged_and_none_leaves_a_log_that_does_not_
 )
 def test_the_sweep_notices_when_what_a_promise_rests_on_is_taken_away(folder, ways, kinds):
     recording = Recording(folder, ways=ways)
-    recording.life(250)
-    found = sweep(recording, 200, seed=1)
+    recording.life(400)
+    found = sweep(recording, 300, seed=1)
     assert kinds <= set(found["broken"])
 
 
