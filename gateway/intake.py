@@ -14,7 +14,7 @@ from concurrent.futures import Executor
 from typing import TypeVar
 
 from gateway.clock import Clock
-from gateway.errors import LogError
+from gateway.errors import LogError, LogFull
 from gateway.forwarder import Forwarder
 from gateway.health import Board
 from gateway.log import Commit, Log, Snapshot
@@ -349,7 +349,9 @@ class Intake:
             except LogError as error:
                 wait = backoff.next()
                 self.metrics.add("commit_failures_total")
-                self.board.waiting("log", f"{error}; nothing is acknowledged; writing again in {wait:.1f} s")
+                self.board.waiting(
+                    "log", f"{error}{_hint(error)}; nothing is acknowledged; writing again in {wait:.1f} s"
+                )
                 log_.error("commit %d failed: %s", commit.number, error)
                 await asyncio.sleep(wait)
 
@@ -363,13 +365,12 @@ class Intake:
         except LogError as error:
             # The journal still holds everything; sealing is tried again in a moment, whether a commit comes or not.
             self.metrics.add("seal_failures_total")
-            self._sealing_failed = (f"sealing failed: {error}", self._seals)
+            self._sealing_failed = (f"sealing failed: {error}{_hint(error)}", self._seals)
             self._say_how_the_log_is()
             log_.error("sealing failed: %s", error)
             return
-        if self._sealing_failed[0]:
-            self._sealing_failed = ("", 0)
-            self._say_how_the_log_is()
+        self._sealing_failed = ("", 0)
+        self._say_how_the_log_is()
         if result is not None:
             self.note_gaps(self.log.maintained(result))
 
@@ -382,6 +383,8 @@ class Intake:
         reason, seals = self._sealing_failed
         if reason and self._seals == seals:
             self.board.waiting("log", reason)
+        elif self.log.full:
+            self.board.waiting("log", self.log.trouble)
         else:
             self.board.up("log", self.log.trouble)
 
@@ -413,3 +416,8 @@ class Intake:
             by_driver.setdefault(name, []).append(receipt)
         for name, own in by_driver.items():
             self._call(name, "acknowledge", own)
+
+
+def _hint(error: LogError) -> str:
+    """What to try."""
+    return "; free some room (df -h shows where), or lower log: size" if isinstance(error, LogFull) else ""

@@ -210,6 +210,8 @@ class Report:
             "device_bytes": figures["device_bytes"],
             "commits": figures["commits"],
             "seals": figures["seals"],
+            "quarantine_files": figures["quarantine"][0],
+            "quarantine_bytes": figures["quarantine"][1],
             "horizon_s": round(max(daemon.clock.now() - min(oldest), 0) / 1e9, 1) if oldest else None,
             "room_s": None if room is None else round(room),
         }

@@ -178,6 +178,7 @@ class Log:
             refuse_foreign(path, self._files)
             self._boot = self._files.boot_id()
             self._reserve.open()
+            self._attic.look()
             self._store.refuse_newer()
             known = known_epoch(path, self._files)
             if known:
@@ -859,6 +860,11 @@ class Log:
         return self._unsealed.remembered.get(source, ())
 
     @property
+    def full(self) -> bool:
+        """The disk is full, and the log goes on in the room that it has."""
+        return self._reserve.full
+
+    @property
     def trouble(self) -> str:
         """What is wrong and being mended, in words; nothing where all is well."""
         if self._reserve.full:
@@ -889,7 +895,7 @@ class Log:
             "block_bytes": {name: shelf.bytes for name, shelf in shelves.items()},
             "evicted_blocks": self._evicted,
             "salvage_blocks": len(self._attic),
-            "quarantine": self._attic.quarantined(),
+            "quarantine": self._attic.kept,
             "memory_bytes": self._memory,
         }
 

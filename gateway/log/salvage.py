@@ -163,6 +163,7 @@ class Attic:
     def __init__(self, folder: str, files: Files, most: int) -> None:
         self._folder, self._files, self._most = os.path.join(folder, "salvage"), files, most
         self._quarantine = os.path.join(folder, "quarantine")
+        self.kept = (0, 0)  # files and bytes in quarantine
         self._wrecks: list[Wreck] = []
         self._rows: dict[int, dict[int, list[Found]]] = {}  # stream's id -> first -> where it may be
         self._blocks: dict[str, dict[int, list[Found]]] = {}
@@ -230,11 +231,14 @@ class Attic:
             if total > self._most:
                 total -= self._files.taken(path)
                 self._files.remove(path)
+        self.look()
 
-    def quarantined(self) -> tuple[int, int]:
-        """(files, bytes) in quarantine."""
-        paths = [os.path.join(self._quarantine, name) for name in self._files.listing(self._quarantine)]
-        return len(paths), sum(map(self._files.taken, paths))
+    def look(self) -> None:
+        """Count what is in quarantine."""
+        taken = [
+            self._files.taken(os.path.join(self._quarantine, name)) for name in self._files.listing(self._quarantine)
+        ]
+        self.kept = len(taken), sum(taken)
 
     def open(self) -> None:
         """Look through every page of every database there."""

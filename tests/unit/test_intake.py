@@ -274,7 +274,10 @@ def test_while_sealing_fails_the_status_says_so_and_it_is_well_again_without_ano
             inlet.record("s", [1], ["k"], [b"%d" % n])
             await house.intake.barrier()
             assert house.board.state("log") == "waiting", "a commit that succeeds does not make it well"
-            assert house.board.find("log").detail == "sealing failed: no room"
+            assert (
+                house.board.find("log").detail
+                == "sealing failed: no room; free some room (df -h shows where), or lower log: size"
+            )
         well = True
         await until(lambda: house.board.state("log") == "up")
 
