@@ -70,7 +70,7 @@ class Options(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=T
     key_password_file: what the key is encrypted with.
     proxy: `http://HOST:PORT` of a proxy to go through; none is taken from the environment.
     accept: the statuses by which the receiver says that it has stored a batch.
-    expect: a text that must stand in the answer too, as `"errors":false`.
+    expect: a text that must stand in the answer too, in its first 16 KiB, as `"errors":false`.
     echo: the answer must name the batch, in its header `Idempotency-Key` or in its body: proof, also without TLS, that
         it comes from a receiver that has read the request.
     connections: how many requests may be under way at a time. With one, batches arrive in order; with more, faster

@@ -246,6 +246,7 @@ def test_while_the_driver_is_paused_requests_wait_and_are_then_told_to_come_back
             answer = await early.answer()
             assert (answer.status, int(answer.headers["retry-after"]) > 0) == (503, True)
             assert "nothing of this is recorded" in answer.said["error"]
+            monkeypatch.setattr(driver, "WAIT_S", 20.0)
             await late.send(request(body=b"in time"))
             await asyncio.sleep(0.1)
             assert house.inlet.rows == []
@@ -655,15 +656,16 @@ def test_a_client_that_goes_in_the_middle_leaves_nothing_behind():
 
 
 def test_bodies_that_are_too_much_together_are_turned_away(monkeypatch):
+    doors = []
+    monkeypatch.setattr(driver, "Door", lambda *given: doors.append(door.Door(*given)) or doors[-1])
     monkeypatch.setattr(door, "HELD", 100_000)
     monkeypatch.setattr(door, "LINGER_S", 0.1)
 
     async def work():
         opts = options()
-        async with serving(opts) as house, Client(opts) as first, Client(opts) as second:
+        async with serving(opts), Client(opts) as first, Client(opts) as second:
             await first.send(request(headers={"Content-Length": "80000"}) + b"x" * 79_999)
-            await until(lambda: house.driver is not None)
-            await asyncio.sleep(0.2)
+            await until(lambda: doors and doors[0]._held == 79_999)
             answer = await second.post(body=b"y" * 30_000)
             assert (answer.status, answer.headers["retry-after"]) == (503, "1")
             await first.send(b"x")
@@ -726,7 +728,7 @@ HOSTILE = [
 
 
 def test_nonsense_harms_nobody_and_is_no_news(caplog, monkeypatch):
-    monkeypatch.setattr(driver, "HEADER_S", 0.3)
+    monkeypatch.setattr(driver, "HEADER_S", 1.0)
     monkeypatch.setattr(door, "LINGER_S", 0.1)
     rng = random.Random(5)
     valid = request("/", b'{"v":1}', {"Content-Type": JSON})
