@@ -3,9 +3,11 @@
 import os
 import random
 import subprocess
+import time
 
 import pytest
 from log_disk import TurnedClock, append, commit, maintain, open_log
+from process import GatewayProcess
 
 from gateway.errors import LogFull
 from gateway.log import Keep
@@ -148,3 +150,42 @@ def test_with_nothing_to_evict_commits_fail_unacknowledged_and_succeed_unchanged
     assert log.trouble == ""
     checked(log, given)
     log.close()
+
+
+CONFIG = """\
+gateway: {{id: g1, status: "127.0.0.1:{status}"}}
+log: {{path: {log}, size: 64MiB, journal: 1MiB}}
+drivers: {{sim: {{driver: simulated, stream: s, sensors: 200, rate: 8000}}}}
+sinks: {{out: {{sink: file, path: "{out}", streams: [s]}}}}
+"""
+
+
+@pytest.mark.parametrize("disk", ["tmpfs"], indirect=True)
+def test_the_gateway_says_that_its_disk_is_full_goes_on_and_is_well_again_by_itself(tmp_path, disk, full):
+    gateway = GatewayProcess(tmp_path, "")
+    gateway.log_folder = disk / "log"
+    gateway.write_config(CONFIG, out=tmp_path / "out")
+
+    def log_state():
+        return next(part for part in gateway.json("/api/v1/status")["components"] if part["name"] == "log")
+
+    def until(state, seconds):
+        began = time.monotonic()
+        while log_state()["state"] != state:
+            assert time.monotonic() < began + seconds
+            time.sleep(0.1)
+        return time.monotonic() - began
+
+    with gateway:
+        time.sleep(1)
+        fill(disk)
+        told = until("waiting", 30)
+        assert "df -h" in log_state()["detail"]
+        before = gateway.metric("tidegate_records_in_total")
+        gateway.wait_for_records("s", int(before) + (100_000 if full else 20_000))
+        (disk / "filler").unlink()
+        well = until("up", 30)
+    (sink,) = gateway.accounts().readers
+    print(
+        f"told after {told:.1f} s, well {well:.1f} s after there was room, {sink.recorded} recorded and accounted for"
+    )
