@@ -177,6 +177,13 @@ class Exploring(Protocol):
         ...
 
 
+@runtime_checkable
+class Sorting(Protocol):
+    """What a decoder offers where one source says several sorts of payloads, each with fields of its own."""
+
+    sorted_by: str  # the field, a text, that tells them apart
+
+
 class Decoding:
     """How the payloads of a stream are read, as `decode:` says it: a decoder's name, and its options if it has any.
 

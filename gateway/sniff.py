@@ -75,12 +75,15 @@ def rate_of(count: int, span_s: float) -> float | None:
 
 
 class Tally:
-    """What came under one key. `first` and `last` are monotonic s, of what is news: not of retained messages."""
+    """What came under one key, of one sort where the decoder knows sorts.
 
-    __slots__ = ("bad", "count", "first", "key", "last", "newest", "news", "shape", "size", "stream")
+    `first` and `last` are monotonic s, of what is news: not of retained messages.
+    """
 
-    def __init__(self, first: Seen, shape: Inference) -> None:
-        self.stream, self.key, self.newest, self.shape = first.stream, first.key, first, shape
+    __slots__ = ("bad", "count", "first", "key", "last", "newest", "news", "shape", "size", "sort", "stream")
+
+    def __init__(self, first: Seen, sort: str, shape: Inference) -> None:
+        self.stream, self.key, self.sort, self.newest, self.shape = first.stream, first.key, sort, first, shape
         self.first = self.last = 0.0
         self.count = self.news = self.size = self.bad = 0
 
@@ -96,6 +99,7 @@ class Kind(NamedTuple):
     stream: str
     keys: list[str]
     shape: Inference
+    only: tuple[str, str] | None = None  # the field that tells its sort, and what that says; None: all are alike
 
     @property
     def pattern(self) -> str:
@@ -118,12 +122,13 @@ class Findings:
         self.undecoded = 0
         self.no_records = 0  # comments and the like
         self.bad_frames = 0
-        self.tallies: dict[tuple[str, str], Tally] = {}
+        self.tallies: dict[tuple[str, str, str], Tally] = {}  # by stream, key and sort
         self.crowded = False  # there were more keys than are told apart
         self.samples: deque[Seen] = deque(maxlen=SAMPLES)  # that do not decode
         self.reasons: Counter[str] = Counter()  # why not
         self.frames: deque[tuple[str, bytes]] = deque(maxlen=SAMPLES)
         self._explore = {stream: decode.explorer(decoding) for stream, decoding in decodings.items()}
+        self._sorted_by = {stream: decode.sorted_by(decoding) for stream, decoding in decodings.items()}
         self._others = {name: decode.explorer(Decoding(name)) for name in OTHERS}
         self._read_by: Counter[str] = Counter()  # other decoder -> payloads that it can read and ours cannot
         self._tried = 0
@@ -162,9 +167,12 @@ class Findings:
         found: list[Kind] = []
         for tallies in sorted(owners.values(), key=lambda tallies: -tallies[0].shape.payloads):
             stream, shape = tallies[0].stream, tallies[0].shape
-            kind = next((one for one in found if one.stream == stream and one.shape.fits(shape)), None)
+            field, sort = self._sorted_by[stream], tallies[0].sort
+            only = (field, sort) if field is not None and sort else None
+            alike = [one for one in found if one.stream == stream and one.only == only]
+            kind = next((one for one in alike if only or one.shape.fits(shape)), None)
             if kind is None:
-                kind = Kind(stream, [], self._infer(self.zone))
+                kind = Kind(stream, [], self._infer(self.zone), only)
                 found.append(kind)
             kind.shape.merge(shape)
             kind.keys.extend(tally.key for tally in tallies)
@@ -177,19 +185,21 @@ class Findings:
         return name if self._tried and n >= 0.9 * self._tried else None
 
     def _tally(self, seen: Seen) -> Tally:
-        tally = self.tallies.get((seen.stream, seen.key))
+        field = self._sorted_by[seen.stream]
+        sort = str(seen.fields[field]) if field is not None and seen.fields is not None else ""
+        tally = self.tallies.get((seen.stream, seen.key, sort))
         if tally is not None:
             return tally
         if len(self.tallies) >= MOST_KEYS:
             self.crowded = True
-            seen = seen._replace(key=OTHER_KEYS)
-            if (seen.stream, OTHER_KEYS) in self.tallies:
-                return self.tallies[seen.stream, OTHER_KEYS]
+            seen, sort = seen._replace(key=OTHER_KEYS), ""
+            if (seen.stream, OTHER_KEYS, sort) in self.tallies:
+                return self.tallies[seen.stream, OTHER_KEYS, sort]
         if len(self.tallies) < MOST_SHAPES:
             shape = self._infer(self.zone)
         else:
             shape = self._rest.setdefault(seen.stream, self._infer(self.zone))
-        tally = self.tallies[seen.stream, seen.key] = Tally(seen, shape)
+        tally = self.tallies[seen.stream, seen.key, sort] = Tally(seen, sort, shape)
         return tally
 
     def _decoded(self, seen: Seen) -> Seen:

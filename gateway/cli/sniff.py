@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 REFRESH_S = 0.25
 MOST_ROWS = 30  # keys in a summary
-MOST_KINDS = 5  # kinds of payloads that get a schema each
+MOST_KINDS = 8  # kinds of payloads that get a schema each
 LONGEST = 60  # characters of a sample
 SAID = {"up": "is up", "waiting": "waits", "failed": "failed", "starting": "is starting"}
 STREAM = "sniffed"  # of a driver that no configuration describes
@@ -363,7 +363,10 @@ def _sentence(findings: "Findings") -> str:
     span = max((tally.last for tally in tallies if tally.news), default=0.0) - first
     known = rate_of(news, span)
     pace = f" in {duration(span)} ({rate(known)})" if known is not None else ""
-    parts = [f"{plural(findings.count, 'record')}{pace}", plural(len(tallies), "key")]
+    parts = [
+        f"{plural(findings.count, 'record')}{pace}",
+        plural(len({(tally.stream, tally.key) for tally in tallies}), "key"),
+    ]
     parts.append(f"{size(findings.size / findings.count)} each")
     if findings.count > news:
         parts.append(f"{findings.count - news:,} of them retained")
@@ -379,7 +382,7 @@ def _wide(findings: "Findings") -> bool:
 
 
 def _table(tallies: "Sequence[Tally]", now: float | None, several: bool) -> Table:
-    head = ["KEY", *(["STREAM"] if several else []), "RECORDS", "PACE", "SIZE", "BAD?", "AGO?", "NEWEST"]
+    head = ["KEY", "TYPE?", *(["STREAM"] if several else []), "RECORDS", "PACE", "SIZE", "BAD?", "AGO?", "NEWEST"]
     rows = []
     for tally in tallies:
         ago = duration(round(now - tally.last)) if now is not None and tally.news and now - tally.last >= 1 else ""
@@ -388,6 +391,7 @@ def _table(tallies: "Sequence[Tally]", now: float | None, several: bool) -> Tabl
         rows.append(
             [
                 Cell(tally.key, "strong"),
+                Cell(tally.sort, "strong"),
                 *([tally.stream] if several else []),
                 tally.count,
                 pace(tally.per_s),
@@ -436,7 +440,7 @@ def proposals(findings: "Findings") -> list[str]:
     texts = [_proposal(kind, len(kinds) > 1) for kind in kinds[:MOST_KINDS]]
     if len(kinds) > MOST_KINDS:
         texts.append(f"# and {len(kinds) - MOST_KINDS} other kinds of payloads\n")
-    streams = [kind.stream for kind in kinds]
+    streams = [kind.stream for kind in kinds if kind.only is None]
     if len(set(streams)) < len(streams):
         texts.append("# Payloads that differ so much are easier to read from streams of their own, one per filter.\n")
     return texts
@@ -445,9 +449,12 @@ def proposals(findings: "Findings") -> list[str]:
 def _proposal(kind: "Kind", several: bool) -> str:
     proposal = kind.shape.propose()
     whose = f"of {safe(kind.pattern)}" if several else "that could be read"
+    if kind.only is not None:
+        whose += f" whose {kind.only[0]} is {safe(kind.only[1])}"
+    steps = f"[{{filter: {kind.only[0]} == {kind.only[1]!r}}}]" if kind.only is not None and several else "[]"
     lines = [f"# fits {'all ' if kind.shape.payloads > 1 else 'the '}{plural(kind.shape.payloads, 'payload')} {whose}"]
     lines += [f"# {safe(note)}" for note in proposal.notes]
-    rest = f"steps: []\nto: {kind.stream}-checked\n"
+    rest = f"steps: {steps}\nto: {kind.stream}-checked\n"
     return "\n".join([*lines, f"from: {kind.stream}", proposal.yaml() + rest])
 
 
@@ -465,6 +472,7 @@ def summary(findings: "Findings") -> dict[str, Any]:
             {
                 "stream": t.stream,
                 "key": t.key,
+                **({"type": t.sort} if t.sort else {}),
                 "records": t.count,
                 "per_s": t.per_s,
                 "bytes": t.size,
@@ -473,7 +481,13 @@ def summary(findings: "Findings") -> dict[str, Any]:
             for t in findings.tallies.values()
         ],
         "kinds": [
-            {"stream": kind.stream, "keys": kind.pattern, "payloads": kind.shape.payloads, **_as_data(kind)}
+            {
+                "stream": kind.stream,
+                "keys": kind.pattern,
+                **({"type": kind.only[1]} if kind.only is not None else {}),
+                "payloads": kind.shape.payloads,
+                **_as_data(kind),
+            }
             for kind in findings.kinds()
         ],
     }

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from gateway import plugin
-from gateway.plugin import Decoder, Decoding, Exploring
+from gateway.plugin import Decoder, Decoding, Exploring, Sorting
 from gateway.quantity import option_hook
 
 SPELLINGS = {"key=value": "keyvalue"}  # what else `decode:` may say -> what it means
@@ -68,6 +68,12 @@ def explorer(decoding: Decoding) -> Callable[[bytes], Mapping[str, Any]]:
         return {name: value for name, value in found.items() if value is not None}
 
     return explore
+
+
+def sorted_by(decoding: Decoding) -> str | None:
+    """The field that tells sorts of payloads apart, each of which has fields of its own; None where there is none."""
+    built = _built(decoding)
+    return built.sorted_by if isinstance(built, Sorting) else None
 
 
 def _built(decoding: Decoding) -> Decoder:

@@ -48,6 +48,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class Nmea:
+    sorted_by = "type"
+
     def __init__(self, options: Options) -> None:
         self.options = options
 

@@ -5,7 +5,10 @@ import json
 from types import SimpleNamespace
 
 import pytest
+import yaml
+from shaping import Event, program, run
 
+from gateway.cli.sniff import _sentence, proposals
 from gateway.clock import SystemClock
 from gateway.config.model import DriverEntry
 from gateway.decode import JSON, decoding
@@ -51,6 +54,25 @@ def test_payloads_that_differ_are_kinds_of_their_own_under_the_pattern_of_their_
         findings.take(seen(f"site/{n}/door", b'{"open":true}'), 0.0)
     found = {kind.pattern: kind.shape.propose().schema for kind in findings.kinds()}
     assert found == {"site/+/climate": {"t": "float", "rh": "int"}, "site/+/door": {"open": "bool"}}
+
+
+def test_sentences_of_one_port_are_a_kind_by_type_each_and_what_is_proposed_reads_that_type_alone():
+    position, course = "4807.038,N,01131.000,E", "147.44,T,164.31,M,0.26,N,0.49,K,D"
+    sentences = [f"$GPGLL,{position},225444,A", f"$GPVTG,{course}", f"$GPRMC,123519,A,{position},22.4,84.4,230394,,"]
+    findings = Findings({"s": decoding({"nmea": {"checksum": "if_there"}})}, "UTC")
+    for sentence in [*sentences, "no sentence"] * 3:
+        findings.take(seen("gps", sentence.encode()), 0.0)
+    assert [tally.sort for tally in findings.tallies.values()] == ["GLL", "VTG", "RMC", ""]
+    kinds = findings.kinds()
+    assert [kind.only for kind in kinds] == [("type", "GLL"), ("type", "VTG"), ("type", "RMC")]
+    assert all(not kind.endswith("?") for one in kinds for kind in one.shape.propose().schema.values())
+    made = yaml.safe_load(proposals(findings)[0])  # an RMC carries all that a GLL does
+    (told,) = _sentence(findings).split(", ")[1:2]
+    assert told == "1 key"
+    made = program(made["steps"], schema=made["schema"], decoders={"in": {"nmea": {"checksum": "if_there"}}})
+    out = run(made, [Event("gps", sentence.encode()) for sentence in sentences])
+    assert out.letters() == []
+    assert made.stats()["filtered"] == 2
 
 
 @pytest.mark.parametrize(
