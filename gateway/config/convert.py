@@ -517,6 +517,8 @@ def spell(value: object) -> str:
             if value and value % SIZE_UNITS[unit] == 0:
                 return f"{value // SIZE_UNITS[unit]}{unit}"
         return f"{int(value)}B"
+    if isinstance(value, Decoding):
+        return spell(value.plain())
     if isinstance(value, bool):
         return "true" if value else "false"
     if value is None:

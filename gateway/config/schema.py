@@ -248,6 +248,8 @@ def _plain(value: Any) -> Any:
         return NODEFAULT
     if isinstance(value, (Duration, Size)):
         return spell(value)
+    if isinstance(value, Decoding):
+        return value.plain()
     if isinstance(value, (list, tuple)):
         return [_plain(one) for one in value]
     return str(value) if isinstance(value, str) else value

@@ -1,5 +1,6 @@
 """The JSON Schema, the reference and docs/config.md are made from the types the loader reads by, and say the same."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -158,6 +159,14 @@ def test_a_decoder_and_its_example_load_and_fit_the_schema(name, tmp_path, whole
 def test_docs_config_md_is_fresh():
     """If not: `tidegate plugins --markdown > docs/config.md`."""
     assert (ROOT / "docs" / "config.md").read_text() == markdown()
+
+
+def test_a_default_is_shown_as_one_would_write_it(whole):
+    assert json.loads(json.dumps(whole)) == whole
+    families = [(family, name) for family in plugin.FAMILIES for name in plugin.names(family)]
+    options = [option for family, name in families for option in reference.entry(family, name).options]
+    assert [option for option in options if re.search(r"\w\(|^<", option.default or "")] == []
+    assert {option.default for option in options if option.kind == "decoder"} == {"json"}
 
 
 def test_the_example_in_docs_config_md_loads(tmp_path):
