@@ -42,6 +42,16 @@ class Size(int):
         return cls(float(match[1]) * SIZE_UNITS[match[2]])
 
 
+def in_units(count: float) -> str:
+    """Bytes for people: `512 B`, `1.5 MiB`."""
+    unit = "B"
+    for larger in ("KiB", "MiB", "GiB"):
+        if count < 1024:
+            break
+        count, unit = count / 1024, larger
+    return f"{count:.4g} {unit}" if count >= 1000 else f"{count:.3g} {unit}"
+
+
 def option_hook(kind: type, value: object) -> object:
     """msgspec `dec_hook`: turn the text of a duration, size or secret into its type."""
     if kind in (Duration, Size):

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
+from gateway.quantity import in_units
+
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType
     from rich.text import Text
@@ -316,12 +318,7 @@ def duration(seconds: float | None) -> Cell:
 
 def size(count: float) -> Cell:
     """Bytes as `512 B`, `1.5 MiB`."""
-    unit = "B"
-    for larger in ("KiB", "MiB", "GiB"):
-        if count < 1024:
-            break
-        count, unit = count / 1024, larger
-    return Cell(f"{count:.4g} {unit}" if count >= 1000 else f"{count:.3g} {unit}", right=True)
+    return Cell(in_units(count), right=True)
 
 
 def show_json(data: Any) -> None:
