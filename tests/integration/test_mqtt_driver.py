@@ -130,7 +130,9 @@ def test_acknowledgements_only_travel_on_the_connection_their_messages_came_by(t
 
 
 @versions
-def test_cut_connections_lose_nothing_and_repeats_are_recognised(tmp_path, version):
+def test_cut_connections_lose_nothing_and_repeats_are_recognised(tmp_path, version, monkeypatch):
+    monkeypatch.setattr("drivers.mqtt.DECIDE_S", 20)
+
     async def main():
         with Mosquitto(tmp_path, in_flight=200) as broker, RecordingProxy(broker.port, CODECS[version]) as proxy:
             async with House(plugin, options(proxy.port, receive_maximum=200, version=version)) as house:
@@ -179,7 +181,11 @@ def test_a_broker_that_has_more_under_way_than_we_asked_for_repeats_nothing_eith
 
 
 @versions
-def test_after_a_crash_exactly_the_unacknowledged_come_again_and_the_committed_are_recognised(tmp_path, version):
+def test_after_a_crash_exactly_the_unacknowledged_come_again_and_the_committed_are_recognised(
+    tmp_path, version, monkeypatch
+):
+    monkeypatch.setattr("drivers.mqtt.DECIDE_S", 20)  # however long the publisher takes to be there
+
     async def main():
         with Mosquitto(tmp_path) as broker:
             first = FakeInlet()

@@ -123,8 +123,9 @@ def test_a_shared_subscription_brings_no_retained_messages(broker):
     asyncio.run(main())
 
 
-def test_what_a_member_did_not_acknowledge_comes_again_and_is_recognised(broker):
+def test_what_a_member_did_not_acknowledge_comes_again_and_is_recognised(broker, monkeypatch):
     """A member is cut off with messages committed whose PUBACKs never left; nothing is lost or recorded twice."""
+    monkeypatch.setattr("drivers.mqtt.DECIDE_S", 20)
 
     async def main():
         shared = {"subscribe": ["$share/plant/plant/#"]}

@@ -53,7 +53,11 @@ def broker(papers, tmp_path_factory):
 
 
 @pytest.mark.parametrize(("scheme", "version"), [("ws", 5), ("wss", 5), ("ws", 3)])
-def test_readings_and_batches_flow_in_order_and_are_recognised_when_they_come_again(broker, papers, scheme, version):
+def test_readings_and_batches_flow_in_order_and_are_recognised_when_they_come_again(
+    broker, papers, scheme, version, monkeypatch
+):
+    monkeypatch.setattr("drivers.mqtt.DECIDE_S", 20)  # however long the publisher takes to be there
+
     async def main():
         where = {"url": broker.urls[scheme], "version": version, "ca_file": papers[0] if scheme == "wss" else None}
         name = f"{scheme}-{version}"
