@@ -77,9 +77,10 @@ class Meter:
     All times are monotonic seconds.
     """
 
-    __slots__ = ("_before", "_last", "_longest", "_mean", "_weight", "moved")
+    __slots__ = ("_before", "_begun", "_last", "_longest", "_mean", "_weight", "moved")
 
     def __init__(self, total: float, at: float) -> None:
+        self._begun = at
         self._before = self._last = (total, at)
         self._mean = self._weight = 0.0
         self._longest = 0.0  # the longest pause that ended
@@ -109,6 +110,11 @@ class Meter:
         if total > self._last[0]:
             return 0.0
         return None if self.moved is None else now - self.moved
+
+    def still(self, total: float, now: float) -> float:
+        """Seconds since it was last seen to have grown, or since anybody looks."""
+        ago = self.ago(total, now)
+        return now - self._begun if ago is None else ago
 
     @property
     def mean(self) -> float | None:

@@ -132,6 +132,7 @@ class Outlook:
                         lag=lags[name].records,
                         oldest_s=lags[name].oldest_s,
                         batch_s=entry.batch.age,
+                        still_s=meters[at].still(totals[at], now) if (at := f"sink:{name}") in meters else 0.0,
                         room_s=rooms[name],
                     )
                     for name, entry in daemon.config.sinks.items()

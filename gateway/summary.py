@@ -13,6 +13,8 @@ Level = Literal["ok", "attention", "trouble"]
 NEWS_S = 3600.0  # what was lost or went to the dead letters this recently asks for attention
 TIGHT_S = 6 * 3600.0  # a destination that is away is trouble when the room does for less than this
 UNDER_WAY_S = 30.0  # an unsent record of this age is on its way, whatever ends its batch
+ON_TIME_S = 5.0  # what a delivery may take after its batch was due, and be nothing to speak of
+STILL_S = 10.0  # a destination that takes nothing for this long, while something is due, is told
 MOST_CLAUSES = 4
 DETAIL = 160  # characters of a reason
 
@@ -35,6 +37,7 @@ class Destination(Part, frozen=True, kw_only=True):
     lag: int = 0  # records
     oldest_s: float | None = None  # age of the oldest one that is not delivered
     batch_s: float = 0.0  # how long a record may wait for its batch
+    still_s: float = 0.0  # since it took something, or since it is there
     room_s: float | None = None  # until the oldest that waits is forgotten; None: not known
 
 
@@ -128,13 +131,24 @@ def _away(sinks: Sequence[Destination]) -> Iterator[tuple[Level, str]]:
                 yield "trouble" if sink.room_s < TIGHT_S else "attention", f"{text}, room for {duration(sink.room_s)}"
             else:
                 yield "attention", text
-        elif sink.state == "up" and _late(sink):
-            late = duration(sink.oldest_s or 0.0)
-            yield "attention", f"{sink.name} catches up: {_count(sink.lag, 'reading')} wait, the oldest for {late}"
+        elif sink.state == "up" and (_late(sink) or _stands(sink)):
+            does = "takes nothing" if _stands(sink) else "catches up"
+            waits = f"{_count(sink.lag, 'reading')} {'waits' if sink.lag == 1 else 'wait'}"
+            yield "attention", f"{sink.name} {does}: {waits}, the oldest for {duration(sink.oldest_s or 0.0)}"
 
 
 def _late(sink: Destination) -> bool:
     return sink.oldest_s is not None and sink.oldest_s > sink.batch_s + 2 * UNDER_WAY_S
+
+
+def _stands(sink: Destination) -> bool:
+    return sink.oldest_s is not None and sink.oldest_s > sink.batch_s + STILL_S and sink.still_s > STILL_S
+
+
+def _under_way(sink: Destination) -> bool:
+    """Something waits longer than for its batch alone."""
+    usual = min(sink.batch_s + ON_TIME_S, UNDER_WAY_S)
+    return sink.lag > 0 and (sink.oldest_s is None or sink.oldest_s > usual)
 
 
 def _sources(drivers: Sequence[Part]) -> Iterator[tuple[Level, str]]:
@@ -157,8 +171,8 @@ def _delivery(sinks: Sequence[Destination]) -> Iterator[tuple[Level, str]]:
     connecting = [sink.name for sink in sinks if sink.state == "starting"]
     if connecting:
         yield "attention", f"connecting to {', '.join(connecting[:3])}"
-    ready = [sink for sink in sinks if sink.state == "up" and not _late(sink)]
-    slow = [sink for sink in ready if sink.lag and (sink.oldest_s is None or sink.oldest_s > UNDER_WAY_S)]
+    ready = [sink for sink in sinks if sink.state == "up" and not _late(sink) and not _stands(sink)]
+    slow = [sink for sink in ready if _under_way(sink)]
     if slow:
         yield "ok", f"delivering, {_count(sum(sink.lag for sink in slow), 'reading')} under way"
     elif len(ready) == len(sinks):

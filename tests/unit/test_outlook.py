@@ -12,6 +12,7 @@ from gateway.log import Keep, Log, LogOptions
 from gateway.metrics import Metrics
 from gateway.outlook import Outlook
 from gateway.quantity import Duration, Size
+from gateway.summary import Verdict
 
 START = 1_790_000_000
 
@@ -129,6 +130,18 @@ def test_a_destination_away_says_what_waits_and_for_how_long_there_is_room(daemo
     assert used / 720 * 0.5 < ((16 << 20) - used) / room < used / 720 * 1.2  # bytes per second
     let_pass(daemon, 720, 20)
     assert room - 900 < daemon.outlook.room_s() < room - 540  # twelve minutes later there are about twelve less
+
+
+def test_a_destination_that_is_there_and_takes_nothing_is_told_until_it_takes_something(daemon):
+    daemon.outlook.sample()
+    let_pass(daemon, 10, 20)
+    assert daemon.outlook.verdict().sentence == "Everything delivered"  # for its batch it may wait as long
+    let_pass(daemon, 20, 20)
+    assert daemon.outlook.verdict() == (
+        Verdict("attention", "Cloud takes nothing: 600 readings wait, the oldest for less than a minute")
+    )
+    daemon.metrics.add("delivered_total", 100, sink="cloud", stream="temps")
+    assert daemon.outlook.verdict() == Verdict("ok", "Delivering, 600 readings under way")
 
 
 def test_the_room_of_a_stream_that_keeps_little_is_its_own(daemon):

@@ -38,6 +38,23 @@ def test_what_its_batch_has_not_been_cut_for_yet_is_not_late():
     assert said(sinks=[sink(lag=1, oldest_s=5 * 86_400, batch_s=7 * 86_400)])[0] == "ok"
 
 
+def test_what_waits_clearly_longer_than_for_its_batch_is_under_way_and_not_delivered():
+    assert said(sinks=[sink(lag=3, oldest_s=5.9, batch_s=1)]) == ("ok", "Everything delivered")
+    assert said(sinks=[sink(lag=2550, oldest_s=6.1, batch_s=1)]) == ("ok", "Delivering, 2,550 readings under way")
+
+
+def test_a_destination_that_takes_nothing_of_what_is_due_is_told_although_it_is_there():
+    assert said(sinks=[sink(lag=2550, oldest_s=13, batch_s=1, still_s=12.5), sink("local")]) == (
+        "attention",
+        "Cloud takes nothing: 2,550 readings wait, the oldest for less than a minute",
+    )
+    assert said(sinks=[sink(lag=1, oldest_s=7200, batch_s=1, still_s=7190)])[1] == (
+        "Cloud takes nothing: 1 reading waits, the oldest for 2 h"
+    )
+    assert said(sinks=[sink(lag=2550, oldest_s=13, batch_s=1, still_s=2)])[0] == "ok"  # it does take something
+    assert said(sinks=[sink(lag=9, oldest_s=500, batch_s=600, still_s=500)])[0] == "ok"  # nothing is due
+
+
 def test_a_destination_that_is_away_says_how_long_what_waits_and_how_long_the_room_does():
     away = sink(state="waiting", since_s=12 * 60, lag=48_210, room_s=9.5 * 86_400)
     assert said(sinks=[away]) == ("attention", "Cloud unreachable for 12 min: 48,210 readings wait, room for 9 days")
