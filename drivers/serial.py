@@ -107,6 +107,12 @@ class Options(FrameOptions, kw_only=True, frozen=True, forbid_unknown_fields=Tru
             raise Mistake(("port",), f"{self.port!r} is no path; write it like /dev/ttyUSB0, or socket://host:port")
         if self.echo and not self.polls and not self.start:
             raise Mistake(("echo",), "nothing is sent here, so there is no echo; remove it")
+        for place, poll in self._asked:
+            if poll.checksum:
+                try:
+                    self.sealed(b"")
+                except ValueError as error:
+                    raise Mistake((*place, "checksum"), str(error)) from None
 
     def _check_far(self) -> None:
         assert self.port is not None
@@ -132,6 +138,13 @@ class Options(FrameOptions, kw_only=True, frozen=True, forbid_unknown_fields=Tru
     @property
     def polls(self) -> list[Poll]:
         return [self.poll] if isinstance(self.poll, Poll) else list(self.poll or ())
+
+    @property
+    def _asked(self) -> list[tuple[tuple[str | int, ...], Poll]]:
+        """Every question, and where it stands."""
+        if isinstance(self.poll, Poll):
+            return [(("poll",), self.poll)]
+        return [(("poll", i), poll) for i, poll in enumerate(self.polls)]
 
     @property
     def line(self) -> Line:
@@ -165,8 +178,14 @@ class Options(FrameOptions, kw_only=True, frozen=True, forbid_unknown_fields=Tru
                 "`ls /dev/serial/by-id` shows, or usb:"
             )
             found.append(Mistake(("port",), told))
-        polls = self.polls
-        if isinstance(self.key, FromField) and any(poll.key for poll in polls):
+        for place, poll in self._asked:
+            if poll.timeout > poll.every:
+                told = (
+                    f"asked every {poll.every:g} s, and an answer may take {poll.timeout:g} s (timeout): one that does "
+                    "makes the next question late; write a longer every, or a shorter timeout"
+                )
+                found.append(Mistake((*place, "every"), told))
+        if isinstance(self.key, FromField) and any(poll.key for poll in self.polls):
             found.append(Mistake(("key",), "the answers to questions with a key of their own have that key"))
         return found
 
@@ -316,6 +335,8 @@ class SerialDriver:
             self._framer.overslept()
         if self._echo:
             data = self._without_echo(data)
+        if data:
+            self._questions.alive()
         self._record(self._framer.feed(data), now)
         if self._tap is not None and self._tap.brimful != self._brimful and self._count():
             self._framer.reset()  # there is a hole behind what was read
@@ -342,8 +363,10 @@ class SerialDriver:
         self._questions.answered()
 
     def _tell_bad(self) -> None:
+        asked = self._questions.asked
         for bad in self._framer.bad():
-            self._inlet.bad_frame(bad.reason, bad.sample, bad.times)
+            reason = f"{bad.reason}, in the answer to {asked}" if asked else bad.reason
+            self._inlet.bad_frame(reason, bad.sample, bad.times)
 
     def _without_echo(self, data: bytes) -> bytes:
         size = min(len(self._echo), len(data))
@@ -359,12 +382,15 @@ class SerialDriver:
         """What is sent at the start, then the questions."""
         if self._options.start:
             await self._send(wire, self._options.start.raw)
-        await self._questions.ask(partial(self._ask, wire))
+        await self._questions.ask(self._answer_is_over, partial(self._ask, wire))
         await asyncio.get_running_loop().create_future()  # there are none: it only listens
 
-    async def _ask(self, wire: Wire, question: bytes) -> None:
-        self._framer.reset()  # half an answer to the last question is none to this one
-        await self._send(wire, question)
+    def _answer_is_over(self) -> None:
+        self._framer.reset()  # half an answer to the last question is none to the next
+        self._tell_bad()
+
+    async def _ask(self, wire: Wire, poll: Poll) -> None:
+        await self._send(wire, self._options.sealed(poll.send.raw) if poll.checksum else poll.send.raw)
 
     async def _send(self, wire: Wire, data: bytes) -> None:
         if self._options.echo:
@@ -402,7 +428,7 @@ class SerialDriver:
         parts += [f"{n} {_LOST[metric]}" for metric, n in self._lost.items()]
         if silence := self._questions.silence():
             parts.append(silence)
-        if self._questions.all_silent:
+        if self._questions.hopeless:
             self._inlet.waiting(f"{'; '.join(parts)}; is the device on, and are baud and wires right?")
         else:
             self._inlet.up("; ".join(parts))

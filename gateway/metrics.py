@@ -45,7 +45,7 @@ SERIES: dict[str, Series] = {
     "uart_buffer_overruns_total": Series(
         "counter", "Bytes that the kernel lost because its buffer of a line was full."
     ),
-    "answers_missing_total": Series("counter", "Questions on a line that nobody answered in time."),
+    "answers_missing_total": Series("counter", "Questions on a line to which nothing came in time."),
     "input_full_total": Series("counter", "Times that the kernel's buffer of an input was found full."),
     "input_lost_bytes_total": Series("counter", "Bytes that were given up because the gateway could take no more."),
     "commits_total": Series("counter", "Commits that are on the device."),

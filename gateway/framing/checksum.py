@@ -53,10 +53,17 @@ class Checksum(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         size = 2 if self.kind.startswith("crc") else 1
         return (size * 2 if self.hex else size) + len(self.after.raw)
 
+    def seal(self, frame: bytes) -> bytes:
+        """The frame with its checksum behind it, as check() wants it."""
+        mark = self.after.raw
+        size = self.width - len(mark)
+        number = self._compute()(frame[self.skip :])
+        written = b"%0*X" % (size, number) if self.hex else number.to_bytes(size, self._order)
+        return frame + mark + written
+
     def check(self) -> Check:
         compute, width, skip = self._compute(), self.width, self.skip
-        mark, as_hex = self.after.raw, self.hex
-        order: Literal["little", "big"] = self.order or ("little" if self.kind == "crc16-modbus" else "big")
+        mark, as_hex, order = self.after.raw, self.hex, self._order
 
         def check(frame: bytes) -> bytes | None:
             end = len(frame) - width
@@ -74,6 +81,10 @@ class Checksum(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             return frame[:end] if compute(frame[skip:end]) == found else None
 
         return check
+
+    @property
+    def _order(self) -> Literal["little", "big"]:
+        return self.order or ("little" if self.kind == "crc16-modbus" else "big")
 
     def _compute(self) -> Callable[[bytes], int]:
         init = 0xFFFF if self.init is None else self.init

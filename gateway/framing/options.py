@@ -210,6 +210,24 @@ class FrameOptions(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fie
             case name:
                 return _PLAIN[name](check, most)
 
+    def sealed(self, frame: bytes) -> bytes:
+        """What is to be sent, with the checksum behind it; before the end mark of a line that has one.
+
+        Raises ValueError, in words, where there is no checksum, or where it does not stand at the end.
+        """
+        checksum, kind = self._checksum, self._kind
+        if checksum is None:
+            raise ValueError("there is no checksum; write the driver's checksum: as crc16-modbus, or remove this")
+        if isinstance(kind, Stx) or kind in ("slip", "cobs"):
+            name = kind if isinstance(kind, str) else "stx"
+            raise ValueError(f"frames of {name} are not made here; write the whole question in send, and remove this")
+        end = b""
+        if isinstance(kind, Delimiter):
+            end = kind.end.raw if frame.endswith(kind.end.raw) else b""
+        elif kind == "line":
+            end = frame[len(frame.rstrip(b"\r\n")) :]
+        return checksum.seal(frame[: len(frame) - len(end)]) + end
+
     def frame_doubts(self) -> list[Mistake]:
         """What is legal, and yet may not be what was meant."""
         kind = self._kind

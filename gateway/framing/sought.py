@@ -9,7 +9,7 @@ import struct
 from abc import abstractmethod
 
 from gateway.framing.checksum import Check
-from gateway.framing.framer import WRONG, Framer
+from gateway.framing.framer import CUT, WRONG, Framer
 
 IN_VAIN = 64  # bytes that may be summed up in vain for each byte that comes …
 SAVED_UP = 1 << 20  # … and at most so many at a time
@@ -41,7 +41,9 @@ class Sought(Framer):
         return self._take(self._rest, last=True)
 
     def reset(self) -> None:
-        super().reset()
+        if self._rest:
+            self._fail(CUT, self._rest, 0, len(self._rest))  # where it is not left over from a frame that failed
+        self._rest = b""
         self._at, self._failed = 0, -1
 
     def _take(self, data: bytes, last: bool) -> list[bytes]:

@@ -18,7 +18,7 @@ from process import GatewayProcess
 
 from drivers.serial import FromField, Options, Poll, plugin
 from gateway.framing import Frame
-from gateway.framing.options import Gap
+from gateway.framing.options import Fixed, Gap
 from gateway.port.wire import UART, Wire
 from gateway.quantity import Duration, Octets, Size
 from gateway.testing import free_port
@@ -121,7 +121,7 @@ def test_an_answer_that_does_not_come_is_counted_told_and_never_taken_for_the_ne
             async with House(plugin, options(cable, poll=polls)) as house:
                 await until(lambda: house.inlet.counts["answers_missing_total"] >= 2)
                 assert house.inlet.states[-1][0] == "up"  # one of two answers
-                assert "no answer to 'A" in house.inlet.states[-1][1]
+                assert "no answer from a (" in house.inlet.states[-1][1]
                 late.set()
                 await until(lambda: ("s", "a", b"from A", 0) in house.inlet.rows)
                 await until(lambda: "no answer" not in house.inlet.states[-1][1])
@@ -158,6 +158,56 @@ def test_an_answer_that_is_late_is_not_taken_for_that_to_the_next_question(cable
                 await until(lambda: house.inlet.rows)
         assert house.inlet.rows == [("s", "b", b"from B", 0)]
         assert house.inlet.bad == [("an answer that came too late", b"from A")]
+
+    asyncio.run(main())
+
+
+MODBUS = {"frame": Frame(gap=Gap(silence=Duration(0.03))), "checksum": "crc16-modbus"}
+
+
+def meters(**more):
+    return [
+        Poll(send=Octets(rf"\x0{n}\x03\x00\x00\x00\x02"), checksum=True, key=f"meter/{n}", every=Duration(0.05), **more)
+        for n in (1, 2)
+    ]
+
+
+def test_a_modbus_question_is_sent_with_its_checksum_and_exceptions_come_through_the_same_frame(cable):
+    async def main():
+        answers = {1: bytes.fromhex("01030400d801c73a0a"), 2: bytes.fromhex("02830230f1")}
+        with Device(cable, lambda question: answers[question[0]], size=8) as bus:
+            async with House(plugin, options(cable, poll=meters(timeout=Duration(5)), **MODBUS)) as house:
+                await until(lambda: {row[1] for row in house.inlet.rows} == {"meter/1", "meter/2"})
+        assert bus.asked[:2] == [bytes.fromhex("010300000002c40b"), bytes.fromhex("020300000002c438")]
+        assert set(house.inlet.values) == {bytes.fromhex("01030400d801c7"), bytes.fromhex("028302")}
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("frame", [MODBUS["frame"], Frame(fixed=Fixed(size=9))], ids=["gap", "fixed"])
+def test_a_disturbed_answer_is_one_bad_frame_and_a_dead_device_stops_nobody(cable, frame):
+    async def main():
+        good = bytes.fromhex("01030400d801c73a0a")
+        bad = good[:7] + b"\x00" + good[8:]
+        turns = iter(range(10_000))
+
+        def reply(question):
+            if question[0] == 2:
+                return None  # it is dead
+            return good if next(turns) % 2 else bad
+
+        with Device(cable, reply, size=8) as bus:
+            chosen = options(cable, poll=meters(timeout=Duration(0.2)), frame=frame, checksum="crc16-modbus")
+            async with House(plugin, chosen) as house:
+                await until(lambda: len(house.inlet.rows) >= 4)
+                rows, wrong = len(house.inlet.rows), len(house.inlet.bad)
+        told = r"the checksum is wrong, in the answer to '\x01\x03\x00\x00\x00\x02'"
+        assert set(house.inlet.bad) == {(told, bad)}
+        assert abs(rows - wrong) <= 1  # each second answer, each once
+        assert {state for state, _ in house.inlet.states} == {"up"}
+        assert any("no answer from meter/2 (3 times)" in detail for _, detail in house.inlet.states)
+        dead = sum(question[0] == 2 for question in bus.asked)
+        assert dead - 1 <= house.inlet.counts["answers_missing_total"] <= dead
 
     asyncio.run(main())
 
@@ -329,7 +379,7 @@ def test_a_terminal_server_is_read_from_its_first_byte_and_found_again():
                 writer.close()
             assert house.inlet.values[:3] == [b"first", b"first", b"second"]
             assert house.inlet.rows[0][1] == f"127.0.0.1:{port}"
-            assert house.inlet.bad == [("cut off: its end did not come", b"half a li")]
+            assert house.inlet.bad == [("cut off: its end did not come, in the answer to '?'", b"half a li")]
             assert "the connection is lost" in house.failures[0]
 
     asyncio.run(main())

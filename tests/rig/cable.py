@@ -63,21 +63,27 @@ class Cable:
 
 
 class Device(threading.Thread):
-    """Answers what it is asked: `answer(question)` gives the bytes, or nothing. Questions end with CR LF."""
+    """Answers what it is asked: `answer(question)` gives the bytes, or nothing. Questions end with CR LF, or have a size."""
 
-    def __init__(self, cable: Cable, answer):
+    def __init__(self, cable: Cable, answer, size: int = 0):
         super().__init__(daemon=True)
+        self._size = size
         self.asked, self._cable, self._answer, self._over = [], cable, answer, threading.Event()
 
     def run(self):
         rest = b""
         while not self._over.wait(0.001):
-            *questions, rest = (rest + self._cable.hear()).split(b"\r\n")
+            *questions, rest = self._cut(rest + self._cable.hear())
             for question in questions:
                 self.asked.append(question)
                 said = self._answer(question)
                 if said:
                     self._cable.say(said)
+
+    def _cut(self, heard: bytes) -> list[bytes]:
+        if not self._size:
+            return heard.split(b"\r\n")
+        return [heard[at : at + self._size] for at in range(0, len(heard) - len(heard) % self._size + 1, self._size)]
 
     def __enter__(self):
         self.start()

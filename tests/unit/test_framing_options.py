@@ -91,3 +91,41 @@ def test_frames_that_nobody_can_find_again_are_doubted():
     assert [doubt.path for doubt in blind.frame_doubts()] == [("frame", "fixed")]
     for text in ("frame: line", "{frame: {fixed: {size: 4}}, checksum: xor}", "frame: {fixed: {size: 4, start: '~'}}"):
         assert read(text)[0].frame_doubts() == []
+
+
+@pytest.mark.parametrize(
+    ("text", "said", "sent"),
+    [
+        ("{frame: {gap: {silence: 20ms}}, checksum: crc16-modbus}", b"\x01\x03\0\0\0\2", b"\x01\x03\0\0\0\2\xc4\x0b"),
+        (
+            "{frame: {fixed: {size: 9}}, checksum: {kind: crc16-modbus, order: big}}",
+            b"\1\3\0\0\0\2",
+            b"\1\3\0\0\0\2\x0b\xc4",
+        ),
+        ("checksum: {kind: xor, hex: true, after: '*', skip: 1}", b"$PMTK010\r\n", b"$PMTK010*33\r\n"),
+        ("{frame: {delimiter: {end: ';'}}, checksum: sum}", b"AB;", b"AB\x83;"),
+        ("{frame: {delimiter: {end: ';'}}, checksum: sum}", b"AB", b"AB\x83"),
+    ],
+)
+def test_a_question_is_sealed_with_the_checksum_that_answers_have(text, said, sent):
+    options, _ = read(text)
+    assert options.sealed(said) == sent
+
+
+@pytest.mark.parametrize(
+    ("text", "told"), [("frame: line", "there is no checksum"), ("{frame: slip, checksum: xor}", "frames of slip")]
+)
+def test_what_cannot_be_sealed_is_told(text, told):
+    options, _ = read(text)
+    with pytest.raises(ValueError, match=told):
+        options.sealed(b"A")
+
+
+def test_what_is_left_of_a_frame_that_failed_is_the_same_trouble_and_what_is_no_part_of_it_is_not():
+    framer = read("{frame: {fixed: {size: 4}}, checksum: xor}")[0].framer()
+    assert framer.feed(b"abcd") == []
+    framer.reset()
+    assert [(bad.reason, bad.times) for bad in framer.bad()] == [("the checksum is wrong", 1)]
+    framer.feed(b"ab")
+    framer.reset()
+    assert [bad.reason for bad in framer.bad()] == ["cut off: its end did not come"]
