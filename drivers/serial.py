@@ -70,7 +70,8 @@ class Options(FrameOptions, kw_only=True, frozen=True, forbid_unknown_fields=Tru
     flow: who tells the other one to wait, and how.
     exclusive: nobody else may open the port meanwhile.
     rs485: for a two-wire bus that the kernel switches; adapters that switch by themselves need nothing here.
-    start: what is sent after the port was opened, as `\x1bE\r`.
+    start: what is sent after the port was opened, as `\x1bE\r`. The first question waits for its answer, as long as the
+        `timeout` of questions says.
     poll: what is asked again and again, one question or a list of them; the next one waits for the answer to the last.
     echo: the line gives back what we send, as two-wire adapters do; it is taken out.
     """
@@ -382,6 +383,9 @@ class SerialDriver:
         """What is sent at the start, then the questions."""
         if self._options.start:
             await self._send(wire, self._options.start.raw)
+            await asyncio.sleep(
+                max((poll.timeout for poll in self._options.polls), default=0.0)
+            )  # its answer is no other
         await self._questions.ask(self._answer_is_over, partial(self._ask, wire))
         await asyncio.get_running_loop().create_future()  # there are none: it only listens
 
