@@ -21,7 +21,7 @@ from typing import Annotated, Any
 import msgspec
 
 from drivers._http_door import RECORD_BYTES, Door, Refused, Taken
-from gateway.address import is_loopback, parse_address
+from gateway.address import ADDRESS, is_loopback, parse_address
 from gateway.errors import DriverUnavailable
 from gateway.network import Unusable, listening_context, stamps
 from gateway.plugin import Inlet, Mistake, Plugin
@@ -86,7 +86,9 @@ class Options(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=T
         answered together. Less is sooner, and writes to the card more often.
     """
 
-    listen: str = "127.0.0.1:8088"
+    listen: Annotated[str, msgspec.Meta(pattern=ADDRESS, extra={"say": "host:port, as 127.0.0.1:8088"})] = (
+        "127.0.0.1:8088"
+    )
     paths: Annotated[tuple[str | Path, ...], msgspec.Meta(min_length=1, max_length=256)] = ("/",)
     stream: str | None = None
     key: Annotated[str, msgspec.Meta(min_length=1, max_length=512)] | None = None
@@ -149,8 +151,8 @@ class Options(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=T
     def streams(self) -> list[str]:
         return list(dict.fromkeys(stream for _, _, stream in self.routes()))
 
-    def claims(self, gateway: str, name: str) -> Mapping[str, str]:
-        return {"listen": f"the address {self.listen}"}
+    def listens(self) -> Mapping[str, str]:
+        return {"listen": self.listen}
 
     def warnings(self) -> list[Mistake]:
         if self.token_file is None or self.cert_file is not None or is_loopback(parse_address(self.listen)[0]):

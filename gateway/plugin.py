@@ -120,6 +120,14 @@ class Claiming(Protocol):
         ...
 
 
+class Listening(Protocol):
+    """What the `Options` of a driver may offer that others connect to: a port is for one, and the page has one."""
+
+    def listens(self) -> Mapping[str, str]:
+        """Option -> the address, as 127.0.0.1:8088."""
+        ...
+
+
 @runtime_checkable
 class Sniffable(Protocol):
     """What the `Options` of a driver may offer: how to listen beside a gateway that runs, taking nothing from it."""

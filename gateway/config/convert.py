@@ -86,16 +86,25 @@ class Reader:
 
     def suggest(self, name: str, known: Collection[str]) -> str:
         """What to try instead of a name that is not known."""
-        self._comparisons += len(known)
-        if self._comparisons <= _COMPARISONS and len(name) <= 64:
-            # Short names are soon alike: then at least they begin alike.
-            begun = [one for one in known if one[:1] == name[:1]]
-            close = difflib.get_close_matches(name, known, 1, 0.7) or difflib.get_close_matches(name, begun, 1, 0.6)
-            if close:
-                return f"did you mean {close[0]}?"
+        before, colon, after = name.partition(":")
+        if colon and before in known:
+            return f"a blank is missing behind the colon: {before}: {after[:40]}"
+        close = self.nearest(name, known)
+        if close is not None:
+            return f"did you mean {close}?"
         shown = sorted(known, key=lambda one: (one.startswith("_"), one))[:_MOST_NAMED]
         more = f" and {len(known) - len(shown)} more" if len(known) > len(shown) else ""
         return f"choose from {', '.join(shown)}{more}" if shown else "there is none to choose from"
+
+    def nearest(self, name: str, known: Collection[str]) -> str | None:
+        """The known name that may have been meant."""
+        self._comparisons += len(known)
+        if self._comparisons > _COMPARISONS or len(name) > 64:
+            return None
+        # Short names are soon alike: then at least they begin alike.
+        begun = [one for one in known if one[:1] == name[:1]]
+        close = difflib.get_close_matches(name, known, 1, 0.7) or difflib.get_close_matches(name, begun, 1, 0.6)
+        return close[0] if close else None
 
     def fields(self, node: Node, path: Steps, fields: Iterable[inspect.Field]) -> tuple[dict[str, Any], bool]:
         """The values of those fields that are right, and whether all are that must be."""
@@ -201,6 +210,8 @@ class Reader:
         text = node.text if node.filled else node.value
         if not isinstance(text, str):
             scalar = isinstance(text, (int, float)) and len(node.text) <= 40
+            if scalar and kind.pattern is not None and not re.search(kind.pattern, node.text) and "say" in extra:
+                return self._refuse(node, path, f"{got(node)} does not fit; write {extra['say']}")
             return self._wrong(node, kind, path, f'put quotes around it: "{node.text}"' if scalar else "write a text")
         if _LOGIN_IN_URL.match(text[:_LONGEST_URL]):
             return self._refuse(node, path, "a password inside a url; take it out and use username: and password_file:")

@@ -16,6 +16,7 @@ import msgspec
 from msgspec import inspect
 
 import gateway.plugin
+from gateway.address import collide, parse_address
 from gateway.config.convert import BROKEN, Reader, Steps, unreadable
 from gateway.config.marks import MAX_BYTES, Node, parse, quoted
 from gateway.config.model import (
@@ -29,13 +30,24 @@ from gateway.config.model import (
     PipelineEntry,
     SinkEntry,
     SinkKeys,
+    StatusOptions,
     StreamEntry,
     StreamKeys,
     Workshop,
 )
 from gateway.decode import JSON
 from gateway.errors import ConfigError, Problem
-from gateway.plugin import Claiming, Compiler, Decoding, Doubtful, MissingExtra, Plugin, Program, UnknownPlugin
+from gateway.plugin import (
+    Claiming,
+    Compiler,
+    Decoding,
+    Doubtful,
+    Listening,
+    MissingExtra,
+    Plugin,
+    Program,
+    UnknownPlugin,
+)
 from gateway.record import DEAD_LETTERS, METRICS
 
 SECTIONS = ("drivers", "streams", "pipelines", "sinks")  # maps of entries by name, in any file
@@ -104,6 +116,7 @@ class _Loader:
         self._entries: dict[str, dict[str, Node]] = {section: {} for section in SECTIONS}
         self._missing_parts = False  # a file could not be read: what is not found may be in it
         self._fed: dict[str, None] = {}  # every stream that is declared, fed or emitted to
+        self._sources: set[str] = set()  # every stream that a driver or pipeline feeds
         self._perhaps: set[str] = set()  # streams that broken entries may have been meant to feed
         self._unsaid = False  # a broken entry does not say what it was meant to feed: that may be anything
 
@@ -122,6 +135,8 @@ class _Loader:
         sinks = self._sinks()
         if own is not BROKEN:
             self._claims(own.id, {"drivers": drivers, "sinks": sinks})
+            self._listening(own.serves, drivers)
+        self._dry(declared)
         if len(self._fed) > MAX_STREAMS:
             self._read.problem(root.head, ("streams",), f"there are {len(self._fed)}; at most {MAX_STREAMS}, use fewer")
         if self.problems:
@@ -284,6 +299,18 @@ class _Loader:
                 declared[name] = keys
         return declared
 
+    def _dry(self, declared: Iterable[str]) -> None:
+        """Tell of streams that are listed, and that nothing feeds: a name that is misspelt looks just so."""
+        if self._missing_parts or self._unsaid:
+            return
+        for stream in declared:
+            if stream not in self._sources and stream not in self._perhaps and stream not in HOUSE_STREAMS:
+                known = [one for one in self._sources if one not in declared and one not in HOUSE_STREAMS]
+                close = self._read.nearest(stream, known) or self._read.nearest(stream, self._sources)
+                hint = f"did you mean {close}?" if close else "name it at a driver or in to:, or remove it"
+                head = self._entries["streams"][stream].head
+                self._read.warning(head, ("streams", stream), f"nothing feeds this stream; {hint}")
+
     def _drivers(self) -> dict[str, DriverEntry]:
         drivers = {}
         for name, node in self._entries["drivers"].items():
@@ -296,6 +323,7 @@ class _Loader:
                 continue
             streams = tuple(dict.fromkeys(options.streams()))
             self._fed.update((stream, None) for stream in streams if self._is_stream(node, path, stream))
+            self._sources.update(streams)
             if complete:
                 drivers[name] = DriverEntry(name=name, options=options, streams=streams, **keys)
         return drivers
@@ -343,6 +371,25 @@ class _Loader:
                         place = self._entries[family][name].find((option,)).place
                         message = f"{what} is that of {other} too, and only one can have it; write another {option}"
                         self._read.problem(place, (family, name, option), message)
+
+    def _listening(self, status: StatusOptions | None, drivers: Mapping[str, DriverEntry]) -> None:
+        """Report who would listen where somebody else does."""
+        taken = {"gateway.status": status.listen} if status is not None else {}
+        for name, entry in drivers.items():
+            if not hasattr(entry.options, "listens"):
+                continue
+            listening: Listening = entry.options
+            for option, address in listening.listens().items():
+                other = next((who for who, theirs in taken.items() if collide(address, theirs)), None)
+                if other is None:
+                    taken[f"drivers.{name}"] = address
+                    continue
+                place = self._entries["drivers"][name].find((option,)).place
+                port = parse_address(address)[1]
+                message = (
+                    f"port {port} is that of {other} too ({taken[other]}), and only one can have it; write another"
+                )
+                self._read.problem(place, ("drivers", name, option), message)
 
     def _plugin(self, family: str, name: str, node: Node, path: Steps) -> Plugin[Any] | None:
         try:
@@ -433,6 +480,7 @@ class _Loader:
                 wires[name] = Wires(node, *written, None)
             else:
                 wires[name] = Wires(node, result.inputs, result.outputs, result)
+                self._sources.update(result.outputs)
                 for doubt in result.doubts:
                     self._read.warning(node.find(doubt.path).place, (*path, *doubt.path), str(doubt))
                 self._fed.update(

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from gateway.address import is_loopback
+from gateway.address import ADDRESS, is_loopback
 from gateway.config.marks import Place
 from gateway.decode import JSON
 from gateway.errors import Problem
@@ -26,8 +26,8 @@ NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
 SAY_NAME = "letters, digits, '-', '_' and '.', beginning with a letter or digit, at most 64"
 
 HOST_NAME = r"^[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?$"
+SAY_ADDRESS = "host:port, as 127.0.0.1:8765"
 TOKEN_NAME = "status-token"  # noqa: S105 - of the file, as we propose to call it
-ADDRESS = r"^(\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):[0-9]{1,5}$"
 
 Format = Literal[
     "ndjson", "ndjson+zstd", "ndjson+gzip",
@@ -88,7 +88,7 @@ class StatusOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     names: names that browsers may ask for it by, beside its addresses, its host name and `HOSTNAME.local`.
     """
 
-    listen: Annotated[str, Meta(pattern=ADDRESS, extra={"say": "host:port"})] = "127.0.0.1:8765"
+    listen: Annotated[str, Meta(pattern=ADDRESS, extra={"say": SAY_ADDRESS})] = "127.0.0.1:8765"
     token_file: Secret | None = None
     names: Annotated[
         tuple[Annotated[str, Meta(pattern=HOST_NAME, extra={"say": "a name like pi.lan, without a port"})], ...],
@@ -119,7 +119,7 @@ class GatewayOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """
 
     id: Annotated[str, Meta(pattern=NAME, extra={"say": SAY_NAME})]
-    status: Annotated[str, Meta(pattern=ADDRESS, extra={"say": "host:port"})] | StatusOptions | None = "127.0.0.1:8765"
+    status: Annotated[str, Meta(pattern=ADDRESS, extra={"say": SAY_ADDRESS})] | StatusOptions | None = "127.0.0.1:8765"
     metrics_every: Annotated[Duration, _between("1s", "1d")] = Duration(60.0)
 
     def __post_init__(self) -> None:

@@ -358,6 +358,20 @@ def test_streams_nothing_feeds_are_unknown(problems):
     ]
 
 
+def test_a_stream_that_is_listed_and_that_nothing_feeds_is_warned_of(good):
+    def warned(text: str) -> list[str]:
+        return [f"{warning.line}:{warning.column} {warning.message}" for warning in good(text).warnings]
+
+    sink = "sinks: {b: {sink: bucket, path: /x, streams: [%s]}}\n"
+    assert warned(TAP + "streams: {s: {}}\n" + sink % "s") == []
+    hint = "name it at a driver or in to:, or remove it"
+    assert warned(TAP + "streams: {nobody: {}}\n" + sink % "nobody") == [f"4:11 nothing feeds this stream; {hint}"]
+    long = TAP.replace("stream: s", "stream: temps")
+    assert warned(long + "streams: {temp: {}}\n") == ["4:11 nothing feeds this stream; did you mean temps?"]
+    piped = "pipelines: {p: {from: s, to: means}}\n"
+    assert warned(TAP + piped + "streams: {means: {}, _dead: {}, _metrics: {}}\n") == []
+
+
 def test_one_mistake_is_reported_once(problems):
     """What a broken entry would have fed is not reported as missing elsewhere."""
     (found,) = problems(

@@ -65,5 +65,5 @@ def test_a_token_in_the_open_is_warned_of_where_it_travels(token):
     assert Options(stream="s", listen="0.0.0.0:8088", token_file=token, **tls).warnings() == []
 
 
-def test_an_address_is_for_one_entry():
-    assert Options(stream="s").claims("g1", "a") == Options(stream="t").claims("g1", "b")
+def test_it_says_where_it_listens_for_that_is_for_one():
+    assert Options(stream="s", listen="[::1]:9").listens() == {"listen": "[::1]:9"}
