@@ -23,7 +23,7 @@ import msgspec
 from drivers._http_door import RECORD_BYTES, Door, Refused, Taken
 from gateway.address import ADDRESS, is_loopback, parse_address
 from gateway.errors import DriverUnavailable
-from gateway.network import Unusable, listening_context, stamps
+from gateway.network import Unusable, doubts, listening_context, stamps
 from gateway.plugin import Inlet, Mistake, Plugin
 from gateway.quantity import Duration, LocalPath, Secret, Size
 from gateway.web import RECIPE, Token, listen, somebody, weakness
@@ -155,10 +155,12 @@ class Options(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=T
         return {"listen": self.listen}
 
     def warnings(self) -> list[Mistake]:
-        if self.token_file is None or self.cert_file is not None or is_loopback(parse_address(self.listen)[0]):
-            return []
-        told = "the token travels in the open, and the readings too; write cert_file and key_file for HTTPS"
-        return [Mistake(("token_file",), told)]
+        papers = {"cert_file": self.cert_file, "key_file": self.key_file, "client_ca_file": self.client_ca_file}
+        found = doubts(papers)
+        if self.token_file is not None and self.cert_file is None and not is_loopback(parse_address(self.listen)[0]):
+            told = "the token travels in the open, and the readings too; write cert_file and key_file for HTTPS"
+            found.append(Mistake(("token_file",), told))
+        return found
 
 
 class Load:

@@ -66,10 +66,11 @@ MARK = 192 * 1024  # bytes: a read of this size is worth a wake at once
 DECIDE_S = 1.0  # how long the first reads of a resumed session are held at most, to see how the broker counts its ids
 SHORT_S = 600.0  # a session that ends sooner may not outlive a restart
 WEEK = Duration(7 * 86400)
-OLDER = (
-    "MQTT 3.1.1: the broker alone decides how long it keeps our session, sends its retained messages again after every "
-    "start, and tells less; write auto if it may speak MQTT 5"
+OLDER = "MQTT 3.1.1 cannot ask for that: the broker decides; remove it, or write version: auto"
+AGAIN = (
+    "with MQTT 3.1.1 retained messages come again at every start, and are recorded as new ones; write mark or ignore"
 )
+USUAL_MAXIMUM = 2000  # messages
 UNSAFE = "at QoS 0 what is sent while we are away, or lost on the way, is gone; write qos: 1 to have it kept"
 PUBACK = 0x40020000  # | id: the four bytes of a plain PUBACK
 
@@ -126,7 +127,7 @@ class Options(BrokerOptions, kw_only=True, frozen=True, forbid_unknown_fields=Tr
     qos: Literal[0, 1] = 1
     retained: Literal["ignore", "mark", "record"] = "mark"
     session_expiry: Duration = WEEK
-    receive_maximum: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 2000
+    receive_maximum: Annotated[int, msgspec.Meta(ge=1, le=65535)] = USUAL_MAXIMUM
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -186,9 +187,13 @@ class Options(BrokerOptions, kw_only=True, frozen=True, forbid_unknown_fields=Tr
                         "MQTT 3.1.1 knows no shared subscriptions: some brokers do, others send nothing and say nothing"
                     )
                     found.append(Mistake(here, told))
-        if self.version == 3:
-            found.append(Mistake(("version",), OLDER))
-        if self.session_expiry < SHORT_S and any(entry.qos for entry in self.subscriptions()):
+        if self.version == 3 and self.receive_maximum != USUAL_MAXIMUM:
+            found.append(Mistake(("receive_maximum",), OLDER))
+        if self.version == 3 and self.retained == "record":
+            found.append(Mistake(("retained",), AGAIN))
+        if self.version == 3 and self.session_expiry not in (0, WEEK):
+            found.append(Mistake(("session_expiry",), OLDER))
+        elif self.session_expiry < SHORT_S and any(entry.qos for entry in self.subscriptions()):
             told = (
                 f"after {self.session_expiry:g} s without us the broker forgets what it kept for us, "
                 "and a restart may take longer; write a day or more, as 7d"

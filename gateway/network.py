@@ -8,9 +8,11 @@ import pwd
 import re
 import socket
 import ssl
+from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
 from gateway.errors import TidegateError
+from gateway.plugin import Mistake
 from gateway.quantity import Secret
 
 CERTIFICATE, KEY = b"CERTIFICATE-----", b"PRIVATE KEY-----"  # how the first line of a PEM block ends
@@ -77,6 +79,21 @@ def listening_context(
         except OSError as error:
             raise Unusable(f"client_ca_file {client_ca_file} is damaged: {error}; get it again from your CA") from error
     _identify(found, key_password_file, cert_file, key_file)
+    return found
+
+
+def doubts(papers: Mapping[str, str | None]) -> list[Mistake]:
+    """What is wrong with files of certificates and keys, by their options, as far as we may read them now.
+
+    They may be renewed before they are used, and whoever checks a configuration may not be who runs it.
+    """
+    found = []
+    for option, path in papers.items():
+        try:
+            _look(option, path, KEY if option == "key_file" else CERTIFICATE)
+        except Unusable as error:
+            if not isinstance(error.__cause__, PermissionError):
+                found.append(Mistake((option,), str(error).removeprefix(f"{option} ")))
     return found
 
 

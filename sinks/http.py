@@ -134,8 +134,12 @@ class Options(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=T
         return None
 
     def warnings(self) -> list[Mistake]:
+        if self.tls:
+            from gateway.network import doubts
+
+            return doubts({"ca_file": self.ca_file, "cert_file": self.cert_file, "key_file": self.key_file})
         host = urlsplit(self.url).hostname or ""
-        if self.tls or is_loopback(host):
+        if is_loopback(host):
             return []
         secret = next((o for o in ("password_file", "token_file", "header_files") if getattr(self, o)), None)
         if secret is not None:

@@ -42,10 +42,6 @@ RETRY_S, RETRY_MOST_S = 1.0, 60.0
 SETTLED_S = 60.0  # a connection at least this long was a success: the next wait is short again
 
 UNIQUE = ("{id}", "{first}", "{last}", "{offset}")
-OLDER = (
-    "MQTT 3.1.1: a broker cannot say that it refuses a message, so what its access list forbids is lost "
-    "without a word; write auto if it may speak MQTT 5"
-)
 MUTE = (
     "MQTT 3.1.1 carries no batch id, content type or encoding: receivers must know the format, and cannot drop "
     "repeats; add /{id}, or {epoch} and {first}"
@@ -120,10 +116,8 @@ class Options(BrokerOptions, kw_only=True, frozen=True, forbid_unknown_fields=Tr
 
     def warnings(self) -> list[Mistake]:
         found = super().warnings()
-        if self.version == 3:
-            found.append(Mistake(("version",), OLDER))
-            if not self.telling and not any(place in self.topic for place in RECORD):
-                found.append(Mistake(("topic",), MUTE))
+        if self.version == 3 and not self.telling and not any(place in self.topic for place in RECORD):
+            found.append(Mistake(("topic",), MUTE))
         if self.retain and any(place in self.topic for place in UNIQUE):
             told = "each message has a topic of its own, and the broker keeps them all for ever; remove one of the two"
             found.append(Mistake(("retain",), told))

@@ -339,7 +339,9 @@ class Reader:
                 if type(choice) is type(value) and choice == value:
                     return choice if isinstance(kind, inspect.LiteralType) else kind.cls(choice)
         shown = [str(choice) for choice in possible]
-        hint = self.suggest(node.text, shown) if isinstance(node.value, str) else f"choose from {', '.join(shown)}"
+        close = self.nearest(node.text, shown) if isinstance(node.value, str) else None
+        others = f"write {extra['say']}" if "say" in extra else f"choose from {', '.join(shown)}"
+        hint = f"did you mean {close}?" if close is not None else others
         return self._refuse(node, path, f"{got(node)} is none of its values; {hint}")
 
     def _list(self, node: Node, kind: Any, path: Steps, extra: Mapping[str, Any]) -> Any:

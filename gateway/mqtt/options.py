@@ -1,12 +1,14 @@
 """Where a broker is and how to log in: the options that every MQTT plugin shares."""
 
 from collections.abc import Mapping
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 import msgspec
+from msgspec import Meta
 
 from gateway.address import is_loopback
+from gateway.network import doubts
 from gateway.plugin import Mistake
 from gateway.quantity import Duration, LocalPath, Secret, Size
 
@@ -32,7 +34,7 @@ class BrokerOptions(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fi
     """`mqtt://host:port` or, over websockets, `ws://host:port/path`; `mqtts://` and `wss://` with TLS."""
 
     url: str
-    version: Literal["auto", 3, 5] = "auto"
+    version: Annotated[Literal["auto", 3, 5], Meta(extra={"say": "auto, 5, or 3 for MQTT 3.1.1"})] = "auto"
     client_id: str | None = None
     username: str | None = None
     password_file: Secret | None = None
@@ -78,7 +80,8 @@ class BrokerOptions(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fi
         return taken
 
     def warnings(self) -> list[Mistake]:
-        address, found = self.address, []
+        address = self.address
+        found = doubts({"ca_file": self.ca_file, "cert_file": self.cert_file, "key_file": self.key_file})
         if self.password_file is not None and not address.tls and not is_loopback(address.host):
             secure = "wss" if address.path else "mqtts"
             told = f"the password travels in the open to {address.host}; write {secure}:// if the broker speaks TLS"

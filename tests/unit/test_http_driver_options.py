@@ -46,8 +46,24 @@ def test_a_token_that_is_too_short_is_told(tmp_path):
         Options(stream="s", token_file=Secret(str(tmp_path / "token")))
 
 
-def test_a_client_certificate_is_as_good_as_a_token_for_other_machines():
-    papers = {name: LocalPath(name) for name in ("cert_file", "key_file", "client_ca_file")}
+@pytest.fixture
+def papers(tmp_path):
+    """Files that look as they should."""
+    for name, kind in (("cert_file", "CERTIFICATE"), ("key_file", "PRIVATE KEY"), ("client_ca_file", "CERTIFICATE")):
+        (tmp_path / name).write_text(f"-----BEGIN {kind}-----\n")
+    return {name: LocalPath(str(tmp_path / name)) for name in ("cert_file", "key_file", "client_ca_file")}
+
+
+def test_papers_that_are_none_are_warned_of_at_their_options(papers, tmp_path):
+    (tmp_path / "cert_file").write_bytes(b"\x30\x82")
+    missing = {**papers, "client_ca_file": LocalPath(str(tmp_path / "nowhere"))}
+    found = Options(stream="s", **missing).warnings()
+    assert [one.path for one in found] == [("cert_file",), ("client_ca_file",)]
+    assert found[0].message.startswith(f"{tmp_path}/cert_file holds no certificate in PEM form")
+    assert "correct the path" in found[1].message
+
+
+def test_a_client_certificate_is_as_good_as_a_token_for_other_machines(papers):
     assert Options(stream="s", listen="0.0.0.0:8088", **papers).warnings() == []
 
 
@@ -57,12 +73,12 @@ def test_streams_and_routes_come_from_the_paths():
     assert options.routes() == [("/", False, "s"), ("/r/", True, "s"), ("/d", False, "doors"), ("/", True, "s")]
 
 
-def test_a_token_in_the_open_is_warned_of_where_it_travels(token):
+def test_a_token_in_the_open_is_warned_of_where_it_travels(token, papers):
     assert Options(stream="s", token_file=token).warnings() == []
     found = Options(stream="s", listen="0.0.0.0:8088", token_file=token).warnings()
     assert [(one.path, "in the open" in one.message) for one in found] == [(("token_file",), True)]
-    tls = {"cert_file": LocalPath("c"), "key_file": LocalPath("k")}
-    assert Options(stream="s", listen="0.0.0.0:8088", token_file=token, **tls).warnings() == []
+    del papers["client_ca_file"]
+    assert Options(stream="s", listen="0.0.0.0:8088", token_file=token, **papers).warnings() == []
 
 
 def test_it_says_where_it_listens_for_that_is_for_one():

@@ -125,15 +125,19 @@ def warned(options):
     return [(one.path, str(one)) for one in options.warnings()]
 
 
-def test_what_is_lost_with_an_older_version_is_warned_of_where_that_is_written():
+def test_what_an_older_version_lacks_is_warned_of_where_it_matters_and_nowhere_else():
+    assert not warned(driver(version=3))
     assert not warned(driver(status_topic="gw/s"))
     assert not warned(sink(topic="gw/{stream}"))
     shared = driver(version=3, status_topic="gw/s", subscribe=["$share/g/a"])
     paths = [path for path, _ in warned(shared)]
-    assert paths == [("status_topic",), ("subscribe", 0), ("subscribe", 0), ("version",)]
-    assert [path for path, _ in warned(sink(version=3))] == [("version",), ("topic",)]
+    assert paths == [("status_topic",), ("subscribe", 0), ("subscribe", 0)]
+    for asked in ({"session_expiry": "30d"}, {"receive_maximum": 10}, {"retained": "record"}):
+        assert [path for path, _ in warned(driver(version=3, **asked))] == [tuple(asked)]
+        assert not warned(driver(**asked))
+    assert [path for path, _ in warned(sink(version=3))] == [("topic",)]
     for topic in ("gw/{id}", "gw/{stream}/{epoch}/{first}", "gw/{key}"):
-        assert [path for path, _ in warned(sink(version=3, topic=topic))] == [("version",)]
+        assert not warned(sink(version=3, topic=topic))
     with pytest.raises(msgspec.ValidationError, match="write {id} and {offset} into the topic"):
         sink(version=3, ids=True)
 
