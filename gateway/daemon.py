@@ -68,6 +68,7 @@ class Daemon:
         self.reloads = 0
         self.problems: Sequence[Problem] = ()  # for which the last reload was refused
         self.report = Report(self)
+        self.moved = ""  # why this start began a new epoch of the log, in words
         self.hung = False  # after run(): the log's thread never came back from the disk
         self._started = time.monotonic()
         self._reloads: set[asyncio.Task[list[str]]] = set()  # under way or waiting for the one before
@@ -130,6 +131,9 @@ class Daemon:
         )
         if recovery.told:
             log_.warning("the log was damaged: %s", recovery.told)
+        if recovery.moved:
+            log_.warning("%s", recovery.moved)
+        self.moved = recovery.moved
         self._declare_streams(self.config)
         urgent = urgent_streams(self.config)
         self._shaper = Shaper(

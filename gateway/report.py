@@ -29,6 +29,7 @@ class Running(Judged, Protocol):
 
     loaded: int  # ns: when the configuration was taken
     reloads: int  # since the start
+    moved: str  # why this start began a new epoch of the log, in words
 
     async def read(self, stream: str, first: int, limit: int) -> Batch | Gap | None: ...
 
@@ -214,6 +215,7 @@ class Report:
             "quarantine_bytes": figures["quarantine"][1],
             "horizon_s": round(max(daemon.clock.now() - min(oldest), 0) / 1e9, 1) if oldest else None,
             "room_s": None if room is None else round(room),
+            "moved": daemon.moved or None,
         }
 
     # -- records -------------------------------------------------------------------------------------------------------

@@ -89,6 +89,7 @@ def describe(status: dict[str, Any]) -> list[Block]:
         *[part for part in tables(status) if part.rows],
         *([Line(config_line(status))] if "config" in status else []),
         Line(log_line(status)),
+        *([Line(status["log"]["moved"], "attention")] if status["log"].get("moved") else []),
     ]
 
 

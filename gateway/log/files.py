@@ -77,6 +77,10 @@ class Files(Protocol):
         """
         ...
 
+    def machine(self) -> str:
+        """Names this machine among others, by what it is and not by what it is called. Empty where nobody tells."""
+        ...
+
     def foreign(self, path: str) -> str:
         """What stands there, in words, where it is neither a plain file nor nothing. Opens nothing."""
         ...
@@ -113,6 +117,8 @@ class SystemFiles:
     """The operating system's own."""
 
     boot_file = "/proc/sys/kernel/random/boot_id"  # random(4); with dashes, systemd's has none
+    board_file = "/sys/firmware/devicetree/base/serial-number"  # not below /proc: the unit's sandbox hides that
+    machine_file = "/etc/machine-id"  # machine-id(5)
 
     def make_folder(self, path: str) -> None:
         above = missing = os.path.dirname(os.path.abspath(path))
@@ -189,6 +195,14 @@ class SystemFiles:
     def boot_id(self) -> str:
         told = self.head(self.boot_file, 36).decode("ascii", "replace")
         return (told or os.environ.get(BOOT_VARIABLE, "")).replace("-", "")[:32]
+
+    def machine(self) -> str:
+        for kind, file in (("board", self.board_file), ("machine", self.machine_file)):
+            with suppress(OSError):
+                told = self.head(file, 64).decode("ascii", "replace").strip("\0 \n")
+                if told.strip("0") and told != "uninitialized":
+                    return f"{kind} {told}"
+        return ""
 
     def foreign(self, path: str) -> str:
         try:

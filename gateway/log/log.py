@@ -24,6 +24,7 @@ from gateway.errors import LogDamaged, LogError, LogFull
 from gateway.log.block import PLAIN, TURNED, encode_block
 from gateway.log.files import Files, SystemFiles, as_log_errors
 from gateway.log.gaps import add_gap, gaps_between
+from gateway.log.identity import bind_if_due, new_epoch_because
 from gateway.log.journal import HEADER, Entry, Found, Journal, Marks, Moment, Tick, batch_of, section_of
 from gateway.log.position import Place, Positions
 from gateway.log.recent import Recent
@@ -119,6 +120,7 @@ class Recovery(msgspec.Struct):
     damaged: int  # commits that do not read back
     commits: int  # replayed from the journal
     told: str = ""  # what was found damaged, and what became of it
+    moved: str = ""  # why a new epoch has begun though nothing is damaged
 
 
 class Log:
@@ -186,6 +188,7 @@ class Log:
         try:
             self._journal.open()
             recovery = self._recover(known)
+            bind_if_due(path, self._files)
             recovery.took_s = self._clock.monotonic() - started
         except BaseException:  # whatever it was, the lock must go
             self.close()
@@ -195,6 +198,7 @@ class Log:
     def _recover(self, known: str) -> Recovery:
         """`known` is the epoch by its own file, where there is one."""
         path, told = self._options.path, list[str]()
+        moved = new_epoch_because(path, self._files)
         contents, why = self._open_store(known)
         if contents is not None:
             records: Iterable[Found] = self._journal.scan(contents.epoch, contents.generation)
@@ -226,19 +230,26 @@ class Log:
         self._gaps += gaps  # into the coming commit, and into SQLite with the next seal
         self._coming = self._unsealed.commit + 1
         self._chores_at = self._clock.monotonic() + CHORES_S
+        # (Where nothing was sealed yet, a first record that does not read back is most likely a torn tail; and after a
+        # move the journal may be of the epoch before: a start that was cut short.)
+        lost = self._journal.lost and not moved and (contents.generation > 1 or contents.shelves)
+        if moved:
+            self.epoch = secrets.token_hex(16)
         if why or contents.malformed:
             self._malformed = contents.malformed or why
             self._rebuild(None if contents.malformed else contents)
             told.append(f"{len(self._attic)} blocks of it were found, and come back while the log is in use")
-        elif (known and self._journal.made) or (self._journal.lost and (contents.generation > 1 or contents.shelves)):
-            # (Where nothing was sealed yet, a first record that does not read back is most likely a torn tail.)
+        elif (known and self._journal.made) or lost:
             self.epoch = secrets.token_hex(16)
             told.append("the journal is gone, and with it the newest records: a new epoch begins")
             self._seal(turnover=True)
-        elif self._attic.paths:  # a salvage that was interrupted
-            self._attic.open()
-            self._sort_out()
-            told.append(f"{len(self._attic)} blocks of a damaged database are still to come back")
+        else:
+            if self._attic.paths:  # a salvage that was interrupted
+                self._attic.open()
+                self._sort_out()
+                told.append(f"{len(self._attic)} blocks of a damaged database are still to come back")
+            if moved:
+                self._seal(turnover=True)
         self._told_epoch = known
         if known and self.epoch != known:  # with a record in it, the journal is not taken for lost the next time
             self.write(self.gather())
@@ -254,6 +265,7 @@ class Log:
             damaged,
             commits,
             "; ".join(told),
+            moved,
         )
 
     def _open_store(self, known: str) -> tuple[Contents | None, str]:

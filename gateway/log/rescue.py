@@ -13,7 +13,7 @@ from gateway.log.seal import Sealing
 from gateway.log.store import BlockRow, Contents, Shelf
 from gateway.record import Gap
 
-OURS = ("journal", "log.db", "log.db-wal", "log.db-shm", "log.db-journal", "epoch", "reserve")
+OURS = ("journal", "log.db", "log.db-wal", "log.db-shm", "log.db-journal", "epoch", "reserve", "machine")
 FOLDERS = ("salvage", "quarantine")
 
 

@@ -15,7 +15,8 @@ GET /api/v1/status
      "readers": [{"reader": "sink:cloud", "stream": "alarms", "position": offset, "lag": records,
                   "oldest_unsent_s": seconds or null}, …],
      "log": {"path": "…", "bytes": n, "limit_bytes": n, "device_bytes": n, "commits": n, "seals": n,
-             "horizon_s": seconds or null, "room_s": seconds or null},
+             "horizon_s": seconds or null, "room_s": seconds or null,
+             "moved": "why this start began a new epoch" or null},
      "loss_window_records": n, "viewers": n,
      "config": {"files": […], "loaded": ns, "reloads": n,
                 "problems": [{"file", "line", "column", "path", "message"}, …]}}

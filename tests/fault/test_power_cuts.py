@@ -124,6 +124,19 @@ def test_no_cut_of_the_first_start_on_a_log_of_the_older_format_costs_anything(f
     assert recording.changes() >= before + 100
 
 
+def test_no_cut_of_the_first_start_of_a_restored_log_which_begins_a_new_epoch_costs_anything(folder, full):
+    recording = Recording(folder)
+    recording.life(250)
+    assert recording.start(str(RIG / "restored.py"), str(recording.root / "log")).wait(30) == 0, recording.output()
+    before = recording.changes()
+    recording.life(100)
+    assert recording.complete()
+    found = sweep(recording, 6000 if full else 600, seed=1)
+    assert not found["broken"], found["examples"]
+    assert recording.changes() >= before + 100
+    assert len({mark["epoch"] for mark in recording.marks() if mark["kind"] == "opened"}) == 2
+
+
 FAILED_SYNCS = (16, 30, 62, 83)
 
 

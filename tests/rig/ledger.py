@@ -64,6 +64,7 @@ class Ledger:
 
     def _gathered(self, mark: dict) -> None:
         self.coming = mark["commit"]
+        self.epochs.add(mark["epoch"])  # one that began with this start is bound to the machine before it is told
         for stream, pieces in mark["records"].items():
             for first, times, keys, values in pieces:
                 known = self.values.setdefault(stream, [])
@@ -113,9 +114,9 @@ class Ledger:
 
     def broken(self, log: Log, found: Recovery) -> Iterator[tuple[str, str]]:
         """(kind, in words) of every promise that the log does not keep. Kinds: lost, shown, corrupt, gap, position, …"""
-        commit = log._unsealed.commit
-        if self.epochs and log.epoch not in self.epochs:
-            yield "lost", "the log has another epoch"
+        commit = log._unsealed.commit - bool(found.moved)  # a new epoch begins with a commit of its own
+        if self.epochs and (log.epoch not in self.epochs) != bool(found.moved):
+            yield "lost", "the log has another epoch, or should have"
         for stream, next_ in self.acknowledged.items():
             there = log.next(stream) if stream in log.streams() else 0
             if there < next_:

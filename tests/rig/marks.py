@@ -48,6 +48,7 @@ class MarkedLog(Log):
         commit = super().gather(snapshots)
         mark(
             kind="gathered",
+            epoch=self.epoch,
             commit=commit.number,
             records={
                 stream: [[p.first, list(p.times), list(p.keys), list(p.values)] for p in pieces]
