@@ -12,7 +12,7 @@ import pkgutil
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import msgspec
 
@@ -182,6 +182,18 @@ class Exploring(Protocol):
 
     def explore(self, payload: bytes) -> Mapping[str, Any]:
         """Every field of a payload as plain data, objects as dicts. Raises what a reader raises."""
+        ...
+
+
+Kind = Literal["int", "float", "str", "bool", "object"]  # of a value; an `int` will do for a float
+
+
+@runtime_checkable
+class Typed(Protocol):
+    """What a decoder offers where it knows what a field holds before the first payload comes."""
+
+    def kinds(self) -> Mapping[str, Kind]:
+        """By the name of a field, what it holds where it is there. One that may hold anything is left out."""
         ...
 
 

@@ -21,7 +21,7 @@ import gateway.plugin
 from gateway import decode
 from gateway.config.marks import Node, Place, dotted, quoted, resolve
 from gateway.errors import Problem
-from gateway.plugin import Decoding, MissingExtra, Mistake, UnknownPlugin
+from gateway.plugin import Decoding, Doubtful, MissingExtra, Mistake, UnknownPlugin
 from gateway.quantity import DURATION_UNITS, SIZE_UNITS, Duration, LocalPath, Secret, Size
 
 Steps = tuple[str | int, ...]
@@ -50,6 +50,11 @@ class Reader:
 
     def warning(self, place: Place, path: Sequence[str | int], message: str) -> None:
         self.warnings.append(_problem(place, path, message))
+
+    def doubts(self, node: Node, path: Sequence[str | int], options: Doubtful) -> None:
+        """Report what is legal, and yet may not be what was meant."""
+        for doubt in options.warnings():
+            self.warning(node.find(doubt.path).at(doubt.offset), (*path, *doubt.path), str(doubt))
 
     def struct(self, node: Node, path: Steps, kind: type) -> Any:
         """`node` as a struct of type `kind`, or BROKEN."""
@@ -289,7 +294,11 @@ class Reader:
                 return BROKEN
             return decode.with_options(name, plugin.options())
         options = self.struct(told, path, plugin.options)
-        return BROKEN if options is BROKEN else decode.with_options(name, options)
+        if options is BROKEN:
+            return BROKEN
+        if hasattr(options, "warnings"):
+            self.doubts(told, path, options)
+        return decode.with_options(name, options)
 
     def _secret(self, node: Node, path: Steps) -> Any:
         text = node.text if node.filled else node.value

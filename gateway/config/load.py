@@ -37,17 +37,7 @@ from gateway.config.model import (
 )
 from gateway.decode import JSON
 from gateway.errors import ConfigError, Problem
-from gateway.plugin import (
-    Claiming,
-    Compiler,
-    Decoding,
-    Doubtful,
-    Listening,
-    MissingExtra,
-    Plugin,
-    Program,
-    UnknownPlugin,
-)
+from gateway.plugin import Claiming, Compiler, Decoding, Listening, MissingExtra, Plugin, Program, UnknownPlugin
 from gateway.record import DEAD_LETTERS, METRICS
 
 SECTIONS = ("drivers", "streams", "pipelines", "sinks")  # maps of entries by name, in any file
@@ -352,9 +342,7 @@ class _Loader:
         if all(field.name in values for field in own if field.required):
             options = self._read.build(node, path, plugin.options, values, right and not strange)
         if options is not BROKEN and hasattr(options, "warnings"):
-            doubtful: Doubtful = options
-            for doubt in doubtful.warnings():
-                self._read.warning(node.find(doubt.path).at(doubt.offset), (*path, *doubt.path), str(doubt))
+            self._read.doubts(node, path, options)
         return keys, options, complete and right and not strange and options is not BROKEN
 
     def _claims(self, gateway: str, families: Mapping[str, Mapping[str, Any]]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from gateway import plugin
-from gateway.plugin import Decoder, Decoding, Exploring, Sorting
+from gateway.plugin import Decoder, Decoding, Exploring, Kind, Sorting, Typed
 from gateway.quantity import option_hook
 
 SPELLINGS = {"key=value": "keyvalue"}  # what else `decode:` may say -> what it means
@@ -47,6 +47,12 @@ def needed(options: type[msgspec.Struct]) -> list[str]:
 def fields(decoding: Decoding) -> Sequence[str] | None:
     """The field names a payload of this kind can carry, None for any. Raises as plugin.load."""
     return _built(decoding).fields()
+
+
+def kinds(decoding: Decoding) -> Mapping[str, Kind]:
+    """What is known of the types of fields, by their names. Raises as plugin.load."""
+    built = _built(decoding)
+    return built.kinds() if isinstance(built, Typed) else {}
 
 
 def reader(decoding: Decoding, shape: type[msgspec.Struct]) -> Callable[[bytes], Any]:

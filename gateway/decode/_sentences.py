@@ -10,6 +10,7 @@ from typing import Any
 
 from gateway.decode._text import number
 from gateway.errors import Malformed
+from gateway.plugin import Kind
 
 KNOT, KMH, MPH = 1852 / 3600, 1 / 3.6, 0.44704  # m/s
 
@@ -296,3 +297,30 @@ SENTENCES: dict[str, dict[str, Take]] = {
     "VDM": _VDM,
     "VDO": _VDM,
 }  # fmt: skip
+
+_KINDS: dict[Kind, str] = {
+    "str": "talker type tag time mode station selection wind_reference channel ais sat1_id sat2_id sat3_id sat4_id",
+    "int": "quality satellites fix messages message in_view zone_hours zone_minutes fragments fragment message_id "
+    "fill_bits",
+    "bool": "valid",
+    "object": "transducers units",
+}
+KINDS: dict[str, Kind] = {  # of the values of every field; `f1` and so on hold anything
+    **{name: "float" for layout in SENTENCES.values() for name in layout},
+    **{name: kind for kind, names in _KINDS.items() for name in names.split()},
+}
+
+# The types that the public lists have; those that are not above are read as f1, f2, …
+_STANDARD = (
+    "AAM ABK ABM ACA ACF ACG ACK ACM ACN ACS AFB AGA AID AIR AKD ALA ALC ALF ALM ALR APA APB ARC ASD ASN BBM BCG BCL "
+    "BEC BER BOD BWC BWR BWW CBR CEK COP CPC CPD CPG CPN CPS CUR DBK DBS DBT DCN DCR DDC DLM DOR DPT DRU DSC DSE DSI "
+    "DSR DTM ECB ECI EPV ESI ETL EVE FIR FSI FSR FTS GBS GDA GDC GDF GDP GEN GFA GFM GGA GGC GGF GGP GLA GLC GLF GLL "
+    "GLP GMP GNS GOA GOC GOF GOP GRS GSA GST GSV GTD GXA GXP HBT HCC HCD HCR HDG HDM HDT HFB HMR HMS HRM HSC HSS HTC "
+    "HTD HVD HVM ICR IMA IRD ITS LCD LR1 LR2 LR3 LRF LRI MCP MDA MEB MHU MMB MOB MSK MSS MTA MTW MWD MWH MWV NAK NLS "
+    "NMM NRM NRX NSR NTG OBO OLN OLW OMP OSD ONZ OUT PEF POS PRC RLM RMA RMB RMC RNN ROO ROR ROT RPM RSA RSD RST RTE "
+    "SBK SCD SCY SDB SEL SFI SGB SID SIU SLM SMB SMV SNU SPO SPS SPW SRP SSA SSD STC STN STR SYS TBR TBS TDS TEC TEP "
+    "TFI TFR THS TIF TLB TLL TMA TPC TPR TPT TRC TRD TRF TRL TRO TRS TSA TSP TSR TTD TTM TUT TXT UID UUT VBC VBW VCD "
+    "VDC VDM VDO VDR VER VFS VHW VLW VPE VPW VRP VSD VSE VSI VTA VTG VTI VWE VWR VWT WCV WDC WDR WFM WNC WNR WPL XDR "
+    "XTE XTR YWP YWS ZAA ZCD ZDA ZDL ZEV ZFO ZLZ ZTG "
+)
+STANDARD = frozenset(_STANDARD.split())

@@ -13,10 +13,10 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from gateway.decode._sentences import PAD, SENTENCES, Cells
+from gateway.decode._sentences import KINDS, PAD, SENTENCES, STANDARD, Cells
 from gateway.decode._text import converters, number
 from gateway.errors import Malformed, NoRecord
-from gateway.plugin import Mistake, Plugin
+from gateway.plugin import Kind, Mistake, Plugin
 
 EXAMPLE = "decode: {nmea: {checksum: if_there}}"
 
@@ -46,6 +46,16 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             if not re.fullmatch(r"[A-Z0-9]+", kind):
                 raise Mistake(("types", i), f"{kind!r} is no type of sentence; write it in capitals, as RMC or PGRMZ")
 
+    def warnings(self) -> list[Mistake]:
+        """A type that no sentence has would keep everything out, and nobody would see why."""
+        found = []
+        for i, kind in enumerate(self.types):
+            short = kind[-3:] if len(kind) >= 5 else kind
+            if kind[0] != "P" and short not in STANDARD and kind not in STANDARD:
+                told = f"no sentence is known as {kind}{_meant(short)}"
+                found.append(Mistake(("types", i), told))
+        return found
+
 
 class Nmea:
     sorted_by = "type"
@@ -56,6 +66,9 @@ class Nmea:
     def fields(self) -> list[str]:
         known = dict.fromkeys(name for layout in SENTENCES.values() for name in layout)
         return [*ENVELOPE, *known, *OTHERS]
+
+    def kinds(self) -> dict[str, Kind]:
+        return KINDS
 
     def reader(self, shape: type[msgspec.Struct]) -> Callable[[bytes], Any]:
         """A sentence that by its type cannot carry what the shape must have is no record: it was not meant to."""
@@ -123,6 +136,16 @@ class Nmea:
         if types and kind not in types and address not in types:
             raise NoRecord(f"a sentence of type {kind}")
         return talker, kind, tag, cells + PAD
+
+
+def _meant(kind: str) -> str:
+    """`; did you mean RMC?`, first of what is read with names of its own; else what to try."""
+    for known in (list(SENTENCES), sorted(STANDARD)):
+        mixed = [one for one in known if sorted(one) == sorted(kind)]
+        near = [one for one in known if one in kind or sum(a == b for a, b in zip(one, kind, strict=False)) == 2]
+        if meant := [*mixed, *near]:
+            return f"; did you mean {meant[0]}?"
+    return "; a proprietary one begins with P, as PGRMZ"
 
 
 def _sentence(line: bytes, required: bool) -> bytes:

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from gateway.errors import Malformed
-from gateway.plugin import Mistake, Plugin
+from gateway.plugin import Kind, Mistake, Plugin
 
 EXAMPLE = """\
 decode:
@@ -89,6 +89,14 @@ class Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             found[self.name] = _text if self.type == "text" else _scaled(self.scale, self.offset)
         return found
 
+    def kinds(self) -> dict[str, Kind]:
+        """What these fields hold."""
+        found: dict[str, Kind] = {name: "int" if ".." in str(said) else "bool" for name, said in self.bits.items()}
+        if self.name:
+            whole = self.type not in ("f32", "f64") and self.scale.is_integer() and self.offset.is_integer()
+            found[self.name] = "str" if self.type == "text" else "int" if whole else "float"
+        return found
+
     def _bits(self, name: str, said: int | str) -> Callable[[int], int | bool]:
         """Take one bit, or a range of them, out of a number."""
         width = int((self.type or "")[1:])
@@ -137,6 +145,9 @@ class Struct:
 
     def fields(self) -> list[str]:
         return [name for part in self.options.layout for name in part.values()]
+
+    def kinds(self) -> dict[str, Kind]:
+        return {name: kind for part in self.options.layout for name, kind in part.kinds().items()}
 
     def reader(self, shape: type[msgspec.Struct]) -> Callable[[bytes], Any]:
         layout = struct.Struct(self.options.format)

@@ -29,7 +29,7 @@ from gateway.record import DEAD_LETTERS
 from pipelines.language import fields
 from pipelines.language.build import LANGUAGE, Clockwork, Code, Stage, State, assemble, first_stage
 from pipelines.language.cases import Test, cases
-from pipelines.language.check import BOOL, FLOAT, INT, STR, TIME, UNKNOWN, Scope, Type, Value, alike, few
+from pipelines.language.check import BOOL, FEW, FLOAT, INT, STR, TIME, UNKNOWN, Scope, Type, Value, alike, few, nearest
 from pipelines.language.keyed import Deadlines, Keyed
 from pipelines.language.options import Expression, read
 from pipelines.language.parse import Path, Wrong, write_path
@@ -191,7 +191,7 @@ def _decoding(
     for stream in inputs:
         decoding = decoders.get(stream, JSON)
         try:
-            names = decode.fields(decoding)
+            names, kinds = decode.fields(decoding), decode.kinds(decoding)
         except UnknownPlugin as error:
             mistakes.append(Mistake(("from",), f"stream `{stream}`: {error}; there are {', '.join(error.known)}"))
             continue
@@ -200,10 +200,18 @@ def _decoding(
             continue
         for path, field in schema.items() if names is not None else ():
             if field.required and path[0] not in (names or ()):  # what a field holds, only a payload can tell
-                carried = f"field{'s' * (len(names or ()) > 1)} {few(names or ())}"
-                message = f"stream `{stream}` is decoded as {decoding.name}, which has only the {carried}"
+                message = f"stream `{stream}` is decoded as {decoding.name}, which has {_carried(path[0], names or ())}"
                 mistakes.append(Mistake(("schema", write_path(path)), message))
+            elif other := fields.contradiction(field, kinds.get(path[0])):
+                mistakes.append(Mistake(("schema", write_path(path)), f"stream `{stream}`: {other}"))
     return mistakes
+
+
+def _carried(name: str, known: Sequence[str]) -> str:
+    """What payloads have where they have no field of this name, in words."""
+    if len(known) <= FEW:
+        return f"only the field{'s' * (len(known) > 1)} {', '.join(known)}"
+    return f"no field `{name}`{nearest(name, known)}; docs/language.md has a table of them"
 
 
 def _schema(lines: Mapping[str, str]) -> tuple[dict[Path, fields.Declared], list[Mistake]]:

@@ -128,6 +128,9 @@ def widened(value: Value, kind: Type) -> Value:
     return Value(code, Type("float", value.type.missing), True)
 
 
+FEW = 8  # names that one reads in a message
+
+
 def alike(words: str, known: Iterable[str]) -> str:
     """`; did you mean x?`, or nothing."""
     import difflib  # only somebody who made a mistake needs it
@@ -137,10 +140,20 @@ def alike(words: str, known: Iterable[str]) -> str:
     return f"; did you mean `{close[0]}`?" if close else ""
 
 
+def nearest(words: str, known: Iterable[str]) -> str:
+    """As alike(), else up to three names of which a word begins as this one does: `latitude` for `lat`."""
+    names = list(known)
+    begin = words.lower().partition("_")[0]
+    if hint := alike(words.lower(), names):
+        return hint
+    akin = [name for name in names if len(begin) > 2 and any(word.startswith(begin) for word in name.split("_"))]
+    return f"; did you mean {' or '.join(f'`{name}`' for name in akin[:3])}?" if akin else ""
+
+
 def few(names: Iterable[str]) -> str:
-    """At most eight names, for a message."""
+    """At most FEW names, for a message."""
     found = list(names)
-    return ", ".join(found[:8]) + (f" and {len(found) - 8} more" if len(found) > 8 else "")
+    return ", ".join(found[:FEW]) + (f" and {len(found) - FEW} more" if len(found) > FEW else "")
 
 
 _NOTHING = Value("None", UNKNOWN, True)

@@ -17,7 +17,7 @@ from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
-from pipelines.language.check import Type, Value, alike
+from pipelines.language.check import UNKNOWN, Type, Value, alike
 from pipelines.language.parse import Literal, Node, Path, Unary, Wrong, parse, parse_path, write_path
 from pipelines.language.runtime import INT_MAX, LAST_SECOND, MAX_TEXT
 
@@ -131,6 +131,27 @@ def overlaps(fields: Iterable[Declared]) -> list[tuple[Declared, Declared]]:
     """Pairs of fields of which one lies inside the other: no payload can have both."""
     known = {field.path: field for field in fields}
     return [(known[path[:i]], field) for path, field in known.items() for i in range(1, len(path)) if path[:i] in known]
+
+
+_HOLDS = {
+    "int": ("a whole number", {"int", "float", "time"}),
+    "float": ("a number", {"float", "time"}),
+    "str": ("text", {"str"}),
+    "bool": ("true or false", {"bool"}),
+    "object": ("an object", set[str]()),
+}
+
+
+def contradiction(field: Declared, kind: str | None) -> str:
+    """Why what a decoder knows to be there, a gateway.plugin.Kind, is never what is declared; empty if it may be."""
+    if kind is None or field.type == UNKNOWN:
+        return ""
+    name, (what, fitting) = write_path(field.path[:1]), _HOLDS[kind]
+    if len(field.path) > 1:
+        return "" if kind == "object" else f"{name} is {what}, so nothing lies inside it"
+    if field.type.name in fitting or (kind == "str" and field.type.name == "time" and not field.unit):
+        return ""
+    return f"{name} is {what}; write {f'{name}.NAME' if kind == 'object' else f'{name}: {kind}'}"
 
 
 Tree = dict[str, "Tree | tuple[Declared, str]"]

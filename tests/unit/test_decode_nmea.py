@@ -5,7 +5,9 @@ import pytest
 from shaping import Event, mistakes, program, run
 
 from gateway.decode import decoding, explorer, reader
-from gateway.decode.nmea import checksum
+from gateway.decode._sentences import KINDS
+from gateway.decode._sentences import SENTENCES as SENTENCES_KNOWN
+from gateway.decode.nmea import Options, checksum
 from gateway.errors import Malformed, NoRecord
 from gateway.plugin import Mistake
 
@@ -195,3 +197,66 @@ def test_what_no_sentence_carries_is_told_at_load():
     )
     (found,) = mistakes(schema={"lat": "float"}, decoders={"in": "nmea"})
     assert found.path == ("schema", "lat")
+
+
+def test_what_a_field_holds_is_known_for_every_field_of_every_sentence():
+    held = {"int": int, "float": float, "str": str, "bool": bool, "object": dict}
+    fields = {name for layout in SENTENCES_KNOWN.values() for name in layout}
+    assert set(KINDS) == fields | {"talker", "type", "tag"}
+    for sentence, _ in SENTENCES:
+        for name, value in explore(sentence.encode()).items():
+            assert name.startswith("f") and name[1:].isdigit() or type(value) is held[KINDS[name]], (sentence, name)
+
+
+@pytest.mark.parametrize(
+    ("schema", "told"),
+    [
+        ({"time": "float", "latitude": "float"}, "stream `in`: time is text; write time: str"),
+        ({"latitude": "str"}, "stream `in`: latitude is a number; write latitude: float"),
+        ({"latitude": "int"}, "stream `in`: latitude is a number; write latitude: float"),
+        ({"satellites": "bool"}, "stream `in`: satellites is a whole number; write satellites: int"),
+        ({"valid": "str?"}, "stream `in`: valid is true or false; write valid: bool"),
+        ({"transducers": "str"}, "stream `in`: transducers is an object; write transducers.NAME"),
+        ({"time": "time[ms]"}, "stream `in`: time is text; write time: str"),
+    ],
+)
+def test_a_field_of_another_type_than_sentences_have_is_told_at_load(schema, told):
+    (found,) = mistakes(schema=schema, decoders={"in": "nmea"})
+    assert str(found) == told
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [{"time": "time"}, {"time": "str"}, {"satellites": "float"}, {"f1": "int", "f2": "str"}, {"transducers.A": "int"}],
+    ids=str,
+)
+def test_what_fits_and_what_nobody_can_know_is_taken(schema):
+    program(schema=schema, decoders={"in": "nmea"})
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("lat", "did you mean `latitude`?"),
+        ("lon", "did you mean `longitude`?"),
+        ("speed_kmh", "did you mean `speed_mps`?"),
+        ("temp", "did you mean `water_temperature_c` or `air_temperature_c`?"),
+        ("boiler", "nmea, which has no field `boiler`; docs/language.md has a table of them"),
+    ],
+)
+def test_a_field_that_no_sentence_has_is_told_with_those_it_may_be(name, hint):
+    (found,) = mistakes(schema={name: "float"}, decoders={"in": "nmea"})
+    assert hint in str(found)
+    assert str(found).endswith("; docs/language.md has a table of them")
+
+
+def test_types_that_no_sentence_has_are_doubted_and_all_that_the_standard_has_are_not():
+    doubts = Options(
+        types=["RCM", "GPRMC", "GGGA", "GPGAA", "RMC", "RTE", "GBS", "TXT", "IIMWV", "PGRMZ", "QQQ"]
+    ).warnings()
+    assert [(doubt.path, str(doubt)) for doubt in doubts] == [
+        (("types", 0), "no sentence is known as RCM; did you mean RMC?"),
+        (("types", 2), "no sentence is known as GGGA; did you mean GGA?"),
+        (("types", 3), "no sentence is known as GPGAA; did you mean GGA?"),
+        (("types", 10), "no sentence is known as QQQ; a proprietary one begins with P, as PGRMZ"),
+    ]

@@ -120,3 +120,12 @@ def test_a_plugin_of_the_users_own_decodes(tmp_path, monkeypatch, streams):
     said = streams("streams: {s: {decode: {shout: {times: 2}}}}\n")["s"].decode
     shape = msgspec.defstruct("Shape", [("v", str)])
     assert reader(said, shape)(b"on").v == "ONON"
+
+
+def test_what_is_doubtful_in_the_options_of_a_decoder_is_told_at_its_place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "c.yaml").write_text(HEAD + "streams:\n  gps: {decode: {nmea: {types: [GGA, RCM]}}}\n")
+    told = [str(warning) for warning in load("c.yaml").warnings]
+    assert any(
+        one.startswith("c.yaml:3:38: streams.gps.decode.nmea.types[1]: no sentence is known as RCM;") for one in told
+    )

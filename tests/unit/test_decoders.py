@@ -281,6 +281,29 @@ def test_a_field_that_the_decoder_cannot_carry_is_refused_at_load():
     assert str(found).endswith("which has only the fields measurement, tags, fields, timestamp")
 
 
+@pytest.mark.parametrize(
+    ("part", "declared", "told"),
+    [
+        ("{name: t, type: i16, scale: 0.1}", "int", "stream `in`: t is a number; write t: float"),
+        ("{name: t, type: u8}", "bool", "stream `in`: t is a whole number; write t: int"),
+        ("{name: t, type: text, length: 4}", "float", "stream `in`: t is text; write t: str"),
+        ("{type: u8, bits: {t: 0}}", "int", "stream `in`: t is true or false; write t: bool"),
+        ("{type: u8, bits: {t: 1..2}}", "str", "stream `in`: t is a whole number; write t: int"),
+    ],
+)
+def test_a_field_of_another_type_than_its_layout_gives_is_told_at_load(part, declared, told):
+    decoders = {"in": {"struct": {"order": "big", "layout": [yaml.safe_load(part)]}}}
+    (found,) = mistakes(schema={"t": declared}, decoders=decoders)
+    assert (found.path, str(found)) == (("schema", "t"), told)
+
+
+@pytest.mark.parametrize(("scale", "declared"), [(1, "int"), (10, "int"), (0.1, "float"), (1, "float"), (1, "time[s]")])
+def test_a_number_of_a_layout_may_be_any_number_that_it_is(scale, declared):
+    layout = [{"name": "t", "type": "u32", "scale": scale}]
+    made = program(schema={"t": declared}, decoders={"in": {"struct": {"order": "big", "layout": layout}}})
+    assert not run(made, [Event("k", b"\0\0\0\x07")]).letters()
+
+
 def test_other_options_are_another_pipeline():
     """A state must not survive what gives the same payload another meaning."""
     one, same, other = (
