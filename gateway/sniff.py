@@ -132,6 +132,7 @@ class Findings:
         self._others = {name: decode.explorer(Decoding(name)) for name in OTHERS}
         self._read_by: Counter[str] = Counter()  # other decoder -> payloads that it can read and ours cannot
         self._tried = 0
+        self._columns = decode.Columns()
         self._reason, self._infer = explainer(), inference()
         self._rest: dict[str, Inference] = {}  # per stream, of keys beyond MOST_SHAPES
 
@@ -180,9 +181,11 @@ class Findings:
 
     @property
     def better_decoder(self) -> str | None:
-        """A decoder that reads what the one in use does not."""
+        """A decoder that reads what the one in use does not, as `decode:` says it."""
         name, n = max(self._read_by.items(), key=lambda pair: pair[1], default=("", 0))
-        return name if self._tried and n >= 0.9 * self._tried else None
+        if not self._tried or n < 0.9 * self._tried:
+            return None
+        return (self._columns.decode() or name) if name == "text" else name
 
     def _tally(self, seen: Seen) -> Tally:
         field = self._sorted_by[seen.stream]
@@ -219,6 +222,7 @@ class Findings:
             self.reasons[problem] += 1
         if self._tried < TRIED and len(seen.value) <= LARGEST:
             self._tried += 1
+            self._columns.add(seen.value)
             for name, explore in self._others.items():
                 if name == "text" and seen.value[:1] in b"{[<":
                     continue  # it was meant to be something else

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from gateway import plugin
+from gateway.decode._columns import Columns as Columns
 from gateway.plugin import Decoder, Decoding, Exploring, Kind, Sorting, Typed
 from gateway.quantity import option_hook
 

@@ -107,6 +107,37 @@ def test_a_decoder_that_would_do_is_found(findings, value, better):
     assert findings.better_decoder == better
 
 
+VMSTAT = [
+    "procs -----------memory---------- ---swap-- -----io----",
+    " r  b   swpd   free   buff  cache   si   so    bi    bo",
+    " 1  0      0 211236  93332 3174256    0    0    12    53",
+    " 0  0      0 211236  93332 3174260    0    0     0    16",
+    " 2  0      0 210992  93332 3174260    0    0     0     0",
+]
+
+
+@pytest.mark.parametrize(
+    ("lines", "better", "fields"),
+    [
+        (["0.52 0.58 0.59 1/467 2341"] * 3, '{csv: {columns: [c1, c2, c3, c4, c5], delimiter: " "}}', {"c1": 0.52, "c5": 2341}),
+        (VMSTAT, '{csv: {columns: [r, b, swpd, free, buff, cache, si, so, bi, bo], delimiter: " "}}', {"r": 2, "free": 210992}),
+        (["t;on;kB/s", "21,5;1;3", "21,4;0;2"], '{csv: {columns: [t, "on", "kB/s"], delimiter: ";", decimal: comma}}', {"t": 21.4}),
+        (["1,2.5", "2,2.5"], "{csv: {columns: [c1, c2]}}", {"c2": 2.5}),
+        (["a b c", "d e f"], "text", {"v": "d e f"}),
+        (["1 2", "1 2 3"], "text", {"v": "1 2 3"}),
+        (["1 2"], "text", {"v": "1 2"}),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_lines_of_numbers_are_a_table_whose_columns_are_proposed(findings, lines, better, fields):
+    for line in lines:
+        findings.take(seen("k", line.encode()), 0.0)
+    assert findings.better_decoder == better
+    again = Findings({"s": decoding(yaml.safe_load(better))}, "UTC")
+    read = [again.take(seen("k", line.encode()), 0.0) for line in lines]
+    assert fields.items() <= read[-1].fields.items()
+
+
 @pytest.mark.parametrize(
     ("said", "payload", "fields"),
     [
