@@ -3,7 +3,7 @@
 Each figure is the median of three. The machine's speed drifts, so the gateway and the yardstick take turns; quote the
 ratios. Processor time is user and system of the whole process, from the first message to the last delivery.
 
-usage: run.py [--quick] [SECTION ...]     sections: decode try log pipeline steps alarm forward versions memory streams
+usage: run.py [--quick] [SECTION ...]     sections: decode try log pipeline steps alarm forward versions memory streams wear
 """
 
 import argparse
@@ -584,7 +584,8 @@ class Device:
         with image.open("wb") as file:
             file.truncate(2 << 30)
         try:
-            subprocess.run(["mkfs.ext4", "-q", "-F", str(image)], check=True, capture_output=True)
+            at_once = "lazy_itable_init=0,lazy_journal_init=0"  # else the kernel writes its tables while we count
+            subprocess.run(["mkfs.ext4", "-q", "-F", "-E", at_once, str(image)], check=True, capture_output=True)
             found = subprocess.run(["losetup", "--show", "-f", str(image)], check=True, capture_output=True, text=True)
             self._loop = found.stdout.strip()
             subprocess.run(["mount", self._loop, str(self.folder)], check=True, capture_output=True)
@@ -605,6 +606,93 @@ class Device:
         if self.exact:
             subprocess.run(["umount", str(self.folder)], check=False)
             subprocess.run(["losetup", "-d", self._loop], check=False)
+
+
+def section_wear(quick: bool) -> None:
+    """What each setting costs the card: the log itself, on a device of its own, in the time of a clock that a hand turns."""
+    base = Path(tempfile.mkdtemp(prefix="tidegate-bench-"))
+    hours = 1.0 if quick else 3.0
+    settings: list[tuple[str, float, str | None]] = [
+        *(
+            (text, seconds, None)
+            for text, seconds in (("250ms", 0.25), ("1s", 1.0), ("2s", 2.0), ("5s", 5.0), ("10s", 10.0))
+        ),
+        *(("1s", 1.0, budget) for budget in ("300MB/day", "100MB/day")),
+    ]
+    print("\nwhat each setting costs, bytes a day; one stream, no sink, 54-byte readings of 200 keys")
+    print("  readings/s  commit  wear         device takes    log's own figure   commits/h   at the end every")
+    for rate in (10, 1000):
+        for text, commit_s, budget in settings:
+            with Device(base / f"{rate}-{text}-{(budget or 'none').replace('/', '-')}") as device:
+                # 1,000/s costs the same every minute; at 10/s it takes hours until blocks are sealed and budgets settle
+                counted_s = (hours if rate == 10 else hours / 20) * 3600
+                before_s = 600 if budget is None else 3 * counted_s  # in the first minutes the reserve is made
+                taken, own, commits, wait = worn(device, rate, commit_s, budget, before_s, counted_s)
+            mega = f"{taken / 1e6:7.0f} MB" if device.exact else "not measured"
+            print(
+                f"  {rate:10,}  {text:>6}  {budget or '-':10}  {mega:>13}  {own / 1e6:14.0f} MB   {commits:9,.0f}   {wait:5.1f} s"
+            )
+    shutil.rmtree(base, ignore_errors=True)
+
+
+def worn(
+    device: "Device", rate: int, commit_s: float, budget: str | None, before_s: float, counted_s: float
+) -> tuple[float, float, float, float]:
+    """Record for a while, and then for `counted_s`. Of the latter: bytes per day on the device and as the log has it,
+    commits per hour, and how long a commit waits at the end.
+    """
+    from gateway.history import STEP_S
+    from gateway.intake import WORTH
+    from gateway.log import Keep, Log, LogOptions
+    from gateway.quantity import Rate
+    from gateway.wear import Budget
+
+    class HandClock:
+        at = 1_767_225_600_000_000_000
+
+        def now(self) -> int:
+            return self.at
+
+        def monotonic(self) -> float:
+            return self.at / 1e9
+
+    clock = HandClock()
+    log = Log(LogOptions(path=str(device.folder / "log")), clock)
+    log.open()
+    log.declare("readings", Keep())
+    pace = Budget(Rate.parse(budget) if budget else None, commit_s, 10.0)
+    data = list(readings(200_000, start=clock.at / 1e9, rate=rate))
+    start, at, sampled, own, ratio = clock.monotonic(), 0, clock.monotonic(), 0.0, 0.2
+    committed, mark = start, None
+    while (now := clock.monotonic()) - start < before_s + counted_s:
+        if mark is None and now - start >= before_s:
+            mark = device.bytes_written(), log.stats()["device_bytes"], log.stats()["commits"]
+        clock.at += 250_000_000  # a turn
+        count = int((now + 0.25 - start) * rate) - int((now - start) * rate)
+        if count:
+            part = [data[(at + n) % len(data)] for n in range(count)]
+            at += count
+            log.append("readings", [clock.at] * count, [key for key, _ in part], [value for _, value in part])
+        full = log.pending_bytes * ratio >= WORTH
+        if log.pending_bytes and (full or clock.monotonic() - committed >= pace.commit_s - 1e-6):
+            committed, raw = clock.monotonic(), log.pending_bytes
+            commit = log.gather({} if log.turnover_due else None)
+            log.write(commit)
+            log.committed(commit)
+            if raw > WORTH:
+                ratio = 0.8 * ratio + 0.2 * commit.size / raw
+        while log.maintenance_due and (result := log.maintain()) is not None:
+            log.maintained(result)
+        if clock.monotonic() - sampled >= STEP_S:
+            total = log.stats()["device_bytes"]
+            pace.spent(total - own, clock.monotonic() - sampled)
+            own, sampled = total, clock.monotonic()
+    assert mark is not None
+    figures = log.stats()
+    taken, ours = device.bytes_written() - mark[0], figures["device_bytes"] - mark[1]
+    log.close()
+    days = counted_s / 86400
+    return taken / days, ours / days, (figures["commits"] - mark[2]) / counted_s * 3600, pace.commit_s
 
 
 TRY = """\
@@ -722,6 +810,7 @@ def live(config: Path, count: int) -> None:
 SECTIONS = {
     "decode": section_decode,
     "streams": section_streams,
+    "wear": section_wear,
     "log": section_log,
     "pipeline": section_pipeline,
     "steps": section_steps,

@@ -8,7 +8,7 @@ import signal
 import time
 from collections.abc import Callable, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -31,6 +31,7 @@ from gateway.record import METRICS, Batch, Gap
 from gateway.report import Report
 from gateway.shaper import BLOCK, Shaper
 from gateway.status import Status
+from gateway.wear import Budget, Wear
 
 log_ = logging.getLogger("tidegate.daemon")
 
@@ -58,6 +59,7 @@ class Daemon:
             self.clock,
             files or SystemFiles(),
         )
+        self.wear = Wear(Budget(settings.wear, settings.commit, settings.commit_max), settings.endurance)
         self._letters = DeadLetters(self.log, self.clock, self.metrics)
         self._log_thread = ThreadPoolExecutor(1, "log")  # the one that writes
         self._readers = ThreadPoolExecutor(1, "log-read")
@@ -134,6 +136,7 @@ class Daemon:
         if recovery.moved:
             log_.warning("%s", recovery.moved)
         self.moved = recovery.moved
+        await loop.run_in_executor(self._log_thread, self.wear.find, self.config.log.path)
         self._declare_streams(self.config)
         urgent = urgent_streams(self.config)
         self._shaper = Shaper(
@@ -156,7 +159,7 @@ class Daemon:
             self._log_thread,
             gateway=self.config.gateway.id,
             turn_s=self.config.log.turn,
-            commit_s=self.config.log.commit,
+            commit_s=self.wear.budget.commit_s,
             urgent=urgent,
             summary=self.report.summary,
         )
@@ -259,9 +262,16 @@ class Daemon:
                 self._notify.watchdog()
 
     async def _sample(self) -> None:
-        """Remember the numbers of every step, for the rates and the last hour."""
+        """Remember the numbers of every step, for the rates and the last hour; commit as often as the card may bear."""
+        stretched = False
         while True:
             self.report.outlook.sample()
+            figures: dict[str, Any] = self.log.stats()
+            self.wear.look(figures["device_bytes"], self.clock.monotonic())
+            self.intake.commit_s = self.wear.budget.commit_s
+            if self.wear.budget.stretched != stretched:
+                stretched = not stretched
+                log_.info("%s", self.wear.told() if stretched else "commits are as often as configured again")
             await asyncio.sleep(STEP_S)
 
     # -- reload --------------------------------------------------------------------------------------------------------
@@ -332,7 +342,8 @@ class Daemon:
         # From here to the starts no step waits for anything: no turn and no commit sees a half of it.
         told = self._shaper.arrange(list(programs.values()), begun, parked, urgent)
         self.intake.urgent = urgent
-        self.intake.turn_s, self.intake.commit_s = config.log.turn, config.log.commit
+        self.wear.change(config.log.wear, config.log.commit, config.log.commit_max, config.log.endurance)
+        self.intake.turn_s, self.intake.commit_s = config.log.turn, self.wear.budget.commit_s
         self.intake.forwarders = [sinks.get(name) or kept[name] for name in config.sinks]
         for name, sink in sinks.items():
             sink.open(first[name])
@@ -358,7 +369,8 @@ class Daemon:
         entries = {
             name: msgspec.structs.replace(entry, program=programs[name]) for name, entry in config.pipelines.items()
         }
-        log = msgspec.structs.replace(self.config.log, turn=config.log.turn, commit=config.log.commit)
+        live = {name.removeprefix("log."): getattr(config.log, name.removeprefix("log.")) for name in LIVE}
+        log = msgspec.structs.replace(self.config.log, **live)
         return msgspec.structs.replace(config, gateway=self.config.gateway, log=log, pipelines=entries)
 
     # -- sinks and what reads ------------------------------------------------------------------------------------------

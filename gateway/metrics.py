@@ -54,6 +54,8 @@ SERIES: dict[str, Series] = {
     "seal_failures_total": Series("counter", "Times that sealing blocks failed and was put off."),
     "log_bytes": Series("gauge", "Size of the log on the device."),
     "log_device_bytes_total": Series("counter", "Bytes that the log wrote to the device."),
+    "device_bytes_total": Series("counter", "Bytes that the device of the log took from everybody since the start."),
+    "commit_interval_seconds": Series("gauge", "How long a commit may wait now; `wear:` stretches it."),
     "lag_records": Series("gauge", "Records that a reader has not finished: the newest minus its position."),
     "oldest_unsent_seconds": Series("gauge", "Age of the oldest record that a reader has not finished."),
     "derived_total": Series("counter", "Records that a pipeline derived."),

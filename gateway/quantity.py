@@ -1,12 +1,17 @@
-"""Quantities with units, as people write them: durations (`250ms`, `10s`, `7d`) and sizes (`512MiB`, `2GiB`).
+"""Quantities with units, as people write them: durations (`250ms`, `10s`, `7d`), sizes (`512MiB`, `2GiB`) and rates
+(`300MB/day`).
 
 And three kinds of text that are more than text: bytes with escapes, paths, and the files of secrets.
 """
 
 import re
+from typing import Any
 
 DURATION_UNITS = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-SIZE_UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+RATE_UNITS = {"day": 1, "h": 24}
+SIZE_UNITS = {
+    "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40,
+}  # fmt: skip
 _ESCAPES = {b"r": b"\r", b"n": b"\n", b"t": b"\t", b"0": b"\0", b"\\": b"\\"}
 
 
@@ -36,7 +41,7 @@ class Size(int):
     @classmethod
     def parse(cls, text: str) -> "Size":
         """Read `100KiB`, `512MiB`, `2GiB`, `500MB`. Raises ValueError with what to write instead."""
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]i?B|B)", text)
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]i?B|B)", text)
         if not match:
             raise ValueError(f"{text!r} is no size; write a number and a unit: 100KiB, 512MiB, 2GiB")
         return cls(float(match[1]) * SIZE_UNITS[match[2]])
@@ -52,12 +57,29 @@ def in_units(count: float) -> str:
     return f"{count:.4g} {unit}" if count >= 1000 else f"{count:.3g} {unit}"
 
 
-def option_hook(kind: type, value: object) -> object:
+class Rate(int):
+    """Bytes per day."""
+
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, text: str) -> "Rate":
+        """Read `300MB/day`, `20MB/h`, `1.5GiB/day`. Raises ValueError with what to write instead."""
+        size, slash, per = (part.strip() for part in text.partition("/"))
+        if not slash or per not in RATE_UNITS:
+            raise ValueError(f"{text!r} is no rate; write a size per day or hour: 300MB/day, 20MB/h")
+        return cls(Size.parse(size) * RATE_UNITS[per])
+
+
+EXAMPLES: dict[Any, str] = {Duration: "10s", Size: "512MiB", Rate: "300MB/day"}  # of what has a unit
+
+
+def option_hook(kind: Any, value: object) -> object:
     """msgspec `dec_hook`: turn the text of a duration, size or secret into its type."""
-    if kind in (Duration, Size):
+    if kind in EXAMPLES:
         if isinstance(value, str):
             return kind.parse(value)
-        raise ValueError(f"{value!r} has no unit; write it like {'10s' if kind is Duration else '512MiB'}")
+        raise ValueError(f"{value!r} has no unit; write it like {EXAMPLES[kind]}")
     if kind is Octets and isinstance(value, str):
         return Octets.parse(value)
     if kind in (Secret, LocalPath) and isinstance(value, str):

@@ -16,6 +16,7 @@ from gateway.record import DEAD_LETTERS, Batch, Gap, Record, sizes
 from gateway.status.dead import dead_letters
 from gateway.status.server import NoStream
 from gateway.summary import alarms
+from gateway.wear import Wear
 
 DEAD_LOOK = 500  # dead letters that are looked at for one answer …
 DEAD_BYTES = 2 << 20  # … and about how many bytes of them
@@ -30,6 +31,7 @@ class Running(Judged, Protocol):
     loaded: int  # ns: when the configuration was taken
     reloads: int  # since the start
     moved: str  # why this start began a new epoch of the log, in words
+    wear: Wear
 
     async def read(self, stream: str, first: int, limit: int) -> Batch | Gap | None: ...
 
@@ -211,6 +213,7 @@ class Report:
             "device_bytes": figures["device_bytes"],
             "commits": figures["commits"],
             "seals": figures["seals"],
+            "wear": daemon.wear.status(),
             "quarantine_files": figures["quarantine"][0],
             "quarantine_bytes": figures["quarantine"][1],
             "horizon_s": round(max(daemon.clock.now() - min(oldest), 0) / 1e9, 1) if oldest else None,
@@ -289,6 +292,9 @@ class Report:
         figures: dict[str, Any] = daemon.log.stats()
         daemon.metrics.set("log_bytes", figures["log_bytes"])
         daemon.metrics.set("log_device_bytes_total", figures["device_bytes"])
+        if (taken := daemon.wear.device_bytes) is not None:
+            daemon.metrics.set("device_bytes_total", taken)
+        daemon.metrics.set("commit_interval_seconds", daemon.wear.budget.commit_s)
         daemon.metrics.set("uptime_seconds", time.monotonic() - self._started)
         if daemon.ready:
             daemon.metrics.set("loss_window_records", daemon.intake.loss_window)

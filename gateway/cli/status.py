@@ -90,6 +90,7 @@ def describe(status: dict[str, Any]) -> list[Block]:
         *([Line(config_line(status))] if "config" in status else []),
         Line(log_line(status)),
         *([Line(status["log"]["moved"], "attention")] if status["log"].get("moved") else []),
+        *([Line(f"card: {told}")] if (told := status["log"].get("wear", {}).get("told")) else []),
     ]
 
 

@@ -7,7 +7,8 @@ import msgspec
 
 from gateway.config.model import Config, DriverEntry, GatewayOptions, LogSettings, PipelineEntry, SinkEntry
 
-LIVE = ("log.turn", "log.commit")  # settings of the house that a running gateway takes; the others wait for a start
+# settings of the house that a running gateway takes; the others wait for a start
+LIVE = ("log.turn", "log.commit", "log.wear", "log.commit_max", "log.endurance")
 
 E = TypeVar("E")
 

@@ -22,7 +22,7 @@ from gateway import decode
 from gateway.config.marks import Node, Place, dotted, quoted, resolve
 from gateway.errors import Problem
 from gateway.plugin import Decoding, Doubtful, MissingExtra, Mistake, UnknownPlugin
-from gateway.quantity import DURATION_UNITS, SIZE_UNITS, Duration, LocalPath, Secret, Size
+from gateway.quantity import DURATION_UNITS, EXAMPLES, SIZE_UNITS, Duration, LocalPath, Rate, Secret, Size
 
 Steps = tuple[str | int, ...]
 
@@ -246,7 +246,7 @@ class Reader:
             return BROKEN if written is BROKEN else LocalPath(os.path.join(beside, written))
         text = node.text if node.filled else node.value
         if not isinstance(text, str):
-            if kind.cls in (Duration, Size) and type(text) in (int, float):
+            if kind.cls in EXAMPLES and type(text) in (int, float):
                 return self._refuse(node, path, f"{got(node)} has no unit; {_with_unit(node, kind.cls, extra)}")
             return self._wrong(node, kind, path, "write a single value")
         try:
@@ -440,18 +440,18 @@ _COLLECTIONS: dict[type, Callable[[list[Any]], Any]] = {
 }
 
 
-def _with_unit(node: Node, kind: type[Duration] | type[Size], limits: Mapping[str, Any]) -> str:
+def _with_unit(node: Node, kind: Any, limits: Mapping[str, Any]) -> str:
     """What to write instead of a number alone: each unit that can be meant, bytes where it is a number of bytes."""
     low, high = limits.get("ge", 0), limits.get("le", math.inf)
     if kind is Size and isinstance(node.value, int) and node.value >= max(low, 1024):
         size = Size(node.value)
         return f"write {spell(size)}" if spell(size) != f"{size}B" else f"write {size}B for bytes"
-    units = ("ms", "s", "m") if kind is Duration else ("KiB", "MiB", "GiB")
+    units = {Duration: ("ms", "s", "m"), Rate: ("MB/day", "GB/day")}.get(kind, ("KiB", "MiB", "GiB"))
     possible = [f"{node.text}{unit}" for unit in units if re.fullmatch(r"\d+(\.\d+)?", node.text)]
     fitting = [text for text in possible if low <= kind.parse(text) <= high]
     if fitting:
         return f"write {', '.join(fitting)}" + (", as you mean it" if len(fitting) > 1 else "")
-    return f"the smallest is {spell(low)}" if low else f"write it like {'10s' if kind is Duration else '512MiB'}"
+    return f"the smallest is {spell(low)}" if low else f"write it like {EXAMPLES[kind]}"
 
 
 def bare(kind: inspect.Type) -> Any:
@@ -500,6 +500,7 @@ def describe_many(kind: inspect.Type) -> str:
 _CUSTOM_WORDS: Mapping[type, str] = {
     Duration: "a duration like 10s",
     Size: "a size like 512MiB",
+    Rate: "a rate like 300MB/day",
     LocalPath: "a path",
     Secret: "the path of a file that holds the secret",
     Decoding: "a decoder",
@@ -534,11 +535,12 @@ def spell(value: object) -> str:
             if value and value % seconds == 0:
                 return f"{value / seconds:.0f}{unit}"
         return f"{value * 1000:g}ms" if value else "0s"
-    if isinstance(value, Size):
-        for unit in ("GiB", "MiB", "KiB"):
+    if isinstance(value, (Size, Rate)):
+        per = "/day" if isinstance(value, Rate) else ""
+        for unit in ("TiB", "GiB", "MiB", "KiB", "TB", "GB", "MB"):
             if value and value % SIZE_UNITS[unit] == 0:
-                return f"{value // SIZE_UNITS[unit]}{unit}"
-        return f"{int(value)}B"
+                return f"{value // SIZE_UNITS[unit]}{unit}{per}"
+        return f"{int(value)}B{per}"
     if isinstance(value, Decoding):
         return spell(value.plain())
     if isinstance(value, bool):

@@ -34,7 +34,8 @@ language server to complete and check by.
 ## How it is written
 
 - YAML 1.2: only `true` and `false` are booleans. `on`, `off`, `yes`, `NO`, dates and `1:30` are text; `010` is ten.
-- Durations and sizes have units: `250ms`, `10s`, `5m`, `2h`, `7d`; `100KiB`, `512MiB`, `2GiB`, `500MB`.
+- Durations and sizes have units: `250ms`, `10s`, `5m`, `2h`, `7d`; `100KiB`, `512MiB`, `2GiB`, `500MB`; a
+  rate is a size per day or hour: `300MB/day`, `20MB/h`.
 - An option is named as it is shown here. What is unknown or given twice is a mistake. `name:` with nothing behind it
   says as much as no line.
 - Anchors, aliases, merge keys and tags are refused; so are files of more than 1 MiB or 32 levels. `include:` splits.

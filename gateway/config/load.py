@@ -276,7 +276,10 @@ class _Loader:
         node = self._top.get("log")
         if node is None or (node.value is None and not node.broken):
             return LogSettings()
-        return self._read.struct(node, ("log",), LogSettings)
+        settings = self._read.struct(node, ("log",), LogSettings)
+        if settings is not BROKEN:
+            self._read.doubts(node, ("log",), settings)
+        return settings
 
     def _streams(self) -> dict[str, StreamKeys]:
         declared = {}

@@ -18,8 +18,8 @@ from gateway.address import ADDRESS, is_loopback
 from gateway.config.marks import Place
 from gateway.decode import JSON
 from gateway.errors import Problem
-from gateway.plugin import Decoding, Program
-from gateway.quantity import Duration, LocalPath, Secret, Size
+from gateway.plugin import Decoding, Mistake, Program
+from gateway.quantity import Duration, LocalPath, Rate, Secret, Size
 from gateway.web import RECIPE, weakness
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
@@ -39,12 +39,16 @@ Format = Literal[
 
 
 def _between(low: str, high: str) -> Meta:
-    kind = Size if low.endswith("B") else Duration
+    kind = _kind(low)
     return Meta(extra={"ge": kind.parse(low), "le": kind.parse(high)})
 
 
+def _kind(text: str) -> type[Duration] | type[Size] | type[Rate]:
+    return Rate if "/" in text else Size if text.endswith("B") else Duration
+
+
 def _from(low: str) -> Meta:
-    kind = Size if low.endswith("B") else Duration
+    kind = _kind(low)
     return Meta(extra={"ge": kind.parse(low)})
 
 
@@ -132,6 +136,9 @@ class GatewayOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         return StatusOptions(listen=self.status) if isinstance(self.status, str) else self.status
 
 
+COMMIT_MAX = Duration(10.0)
+
+
 class LogSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where the log lives, how large it gets, and how often it breathes.
 
@@ -139,6 +146,9 @@ class LogSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     size: what the log may take on the disk; when it is full, the oldest records go first.
     turn: how often inputs are read when nothing presses.
     commit: the most that a power cut can take from a source that cannot send again.
+    wear: what the log may write to its card, as `300MB/day`; where it would be more, commits wait longer than `commit`.
+    commit_max: how long they may wait then; with it grows what a power cut can take.
+    endurance: what the card can take in its life, for the status to say how long it lasts; its maker calls it TBW.
     memory: what the newest records of all streams may take in memory.
     journal: the preallocated file that holds the newest commits.
     """
@@ -147,8 +157,25 @@ class LogSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     size: Annotated[Size, _from("16MiB")] = Size(2 << 30)
     turn: Annotated[Duration, _between("20ms", "10s")] = Duration(0.25)
     commit: Annotated[Duration, _between("20ms", "60s")] = Duration(1.0)
+    wear: Annotated[Rate, _between("10MB/day", "100TB/day")] | None = None
+    commit_max: Annotated[Duration, _between("20ms", "60s")] = COMMIT_MAX
+    endurance: Annotated[Size, _from("1GB")] = Size(4 * 10**12)
     memory: Annotated[Size, _between("1MiB", "1GiB")] = Size(16 << 20)
     journal: Annotated[Size, _between("1MiB", "256MiB")] = Size(8 << 20)
+
+    def warnings(self) -> list[Mistake]:
+        """As of gateway.plugin.Doubtful."""
+        if self.wear is None and self.commit_max != COMMIT_MAX:
+            told = (
+                "without wear: commits are never stretched, and this does nothing; write wear: 300MB/day, or remove it"
+            )
+            return [Mistake(("commit_max",), told)]
+        if self.wear is not None and self.commit_max <= self.commit:
+            told = (
+                "not longer than commit, so wear: can stretch nothing; write a longer commit_max, or a shorter commit"
+            )
+            return [Mistake(("commit_max",), told)]
+        return []
 
 
 class DriverKeys(msgspec.Struct, frozen=True, kw_only=True):

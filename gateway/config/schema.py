@@ -25,7 +25,7 @@ from gateway.config.model import (
 )
 from gateway.config.reference import WHOLE, descriptions, summary
 from gateway.plugin import Decoding, MissingExtra
-from gateway.quantity import Duration, LocalPath, Secret, Size
+from gateway.quantity import Duration, LocalPath, Rate, Secret, Size
 
 Schema = dict[str, Any]
 
@@ -33,7 +33,12 @@ REFERENCE = r"\$\{"
 _NUMBER = r"^[0-9]+(\.[0-9]+)?\s*"
 _CUSTOM: dict[type, Schema] = {
     Duration: {"type": "string", "pattern": rf"{_NUMBER}(ms|s|m|h|d)$|{REFERENCE}", "examples": ["250ms", "10s"]},
-    Size: {"type": "string", "pattern": rf"{_NUMBER}([KMG]i?B|B)$|{REFERENCE}", "examples": ["100KiB", "512MiB"]},
+    Size: {"type": "string", "pattern": rf"{_NUMBER}([KMGT]i?B|B)$|{REFERENCE}", "examples": ["100KiB", "512MiB"]},
+    Rate: {
+        "type": "string",
+        "pattern": rf"{_NUMBER}([KMGT]i?B|B)\s*/\s*(day|h)$|{REFERENCE}",
+        "examples": ["300MB/day"],
+    },
     Start: {"type": "string", "examples": ["earliest", "latest", "2026-05-01T00:00:00Z", "7d"]},
     LocalPath: {"type": "string", "minLength": 1},
     Secret: {"type": "string", "minLength": 1},
@@ -246,7 +251,7 @@ def _plain(value: Any) -> Any:
     """A default as it would stand in the file; NODEFAULT where it is said by the options inside."""
     if value is NODEFAULT or isinstance(value, (msgspec.Struct, Secret)):
         return NODEFAULT
-    if isinstance(value, (Duration, Size)):
+    if isinstance(value, (Duration, Size, Rate)):
         return spell(value)
     if isinstance(value, Decoding):
         return value.plain()

@@ -16,7 +16,10 @@ GET /api/v1/status
                   "oldest_unsent_s": seconds or null}, …],
      "log": {"path": "…", "bytes": n, "limit_bytes": n, "device_bytes": n, "commits": n, "seals": n,
              "horizon_s": seconds or null, "room_s": seconds or null,
-             "moved": "why this start began a new epoch" or null},
+             "moved": "why this start began a new epoch" or null,
+             "wear": {"device": "mmcblk0" or null, "device_bytes": n or null, "device_day_bytes": n or null,
+                      "log_day_bytes": n or null, "endurance_bytes": n, "life_days": n or null,
+                      "budget_day_bytes": n or null, "commit_s": seconds, "told": "…"}},
      "loss_window_records": n, "viewers": n,
      "config": {"files": […], "loaded": ns, "reloads": n,
                 "problems": [{"file", "line", "column", "path", "message"}, …]}}
@@ -24,6 +27,8 @@ GET /api/v1/status
     Counts are since the start, rates over the last 10 to 20 s. `position` is the first offset that is not finished,
     `device_bytes` what was written since the start, `horizon_s` the age of the oldest record that is kept, `room_s` the
     time until the log must forget, at the rate of the last hour (null: not known, or it does not grow),
+    `wear` what the whole device took from everybody, and what the log wrote, since the start and a day (null: not
+    known, or not yet), how long a new card lasts for that, how long a commit may wait now, and all of it in words,
     `loss_window_records` what a power cut now would take, `viewers` who follows /api/v1/events, and `problems` why the
     last reload was refused.
 

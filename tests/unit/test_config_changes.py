@@ -1,6 +1,6 @@
 """What a reload would stop and start: what differs, and nothing else."""
 
-from gateway.config import changes, load
+from gateway.config import LIVE, changes, load
 
 BASE = """\
 gateway: {id: g1}
@@ -56,3 +56,8 @@ def test_a_stream_that_becomes_urgent_changes_those_who_feed_and_deliver_it(tmp_
 def test_settings_of_the_house_are_told_by_their_names(tmp_path):
     new = BASE.replace("{path: log}", "{path: log, size: 1GiB, commit: 2s}")
     assert told(between(tmp_path, new)) == ["log.size", "log.commit"]
+
+
+def test_how_often_the_log_commits_is_taken_without_a_start(tmp_path):
+    new = BASE.replace("{path: log}", "{path: log, commit: 2s, wear: 300MB/day, commit_max: 20s, endurance: 8TB}")
+    assert set(told(between(tmp_path, new))) <= set(LIVE)

@@ -1,6 +1,7 @@
 """The intake: turns, commits, acknowledgements, back-pressure; with a real log and drivers that are told what to do."""
 
 import asyncio
+import secrets
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
@@ -300,5 +301,24 @@ def test_a_driver_that_is_taken_out_reads_nothing_more_though_it_breaks_off_mean
         house.intake.retired("d")
         successor, _, _ = house.attach("d")
         assert not successor.paused
+
+    play(scene)
+
+
+def test_however_far_commits_are_stretched_nobody_who_waits_and_nothing_urgent_waits_longer(play):
+    async def scene(house):
+        driver, inlet, _ = house.attach("d")
+        house.intake.commit_s = 3600.0
+        house.intake.urgent = frozenset({"alarms"})
+        inlet.record("s", [1], ["k"], [b"x"], receipt=1)
+        inlet.hurry()
+        await until(lambda: driver.acknowledged == [1])
+        inlet.record("alarms", [1], ["k"], [b"x"], receipt=2)
+        await until(lambda: driver.acknowledged == [1, 2])
+        inlet.record("s", [1] * 200, ["k"] * 200, [secrets.token_bytes(500)] * 200, receipt=3)  # more than four pages
+        await until(lambda: driver.acknowledged == [1, 2, 3])
+        inlet.record("s", [1], ["k"], [b"x"], receipt=4)
+        await asyncio.sleep(5 * house.intake.turn_s)
+        assert driver.acknowledged == [1, 2, 3]
 
     play(scene)
