@@ -14,7 +14,7 @@ import pwd
 import stat
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 
 from gateway.errors import LogError, LogTooNew
@@ -39,7 +39,7 @@ class Archive:
 
     def __init__(self, folder: str, files: Files | None = None, pause: Callable[[float], None] = time.sleep) -> None:
         self._folder, self._files, self._pause = folder, files or SystemFiles(), pause
-        self._reader = _Looking(os.path.join(folder, "log.db"), self._files, pause)
+        self._reader = Looking(os.path.join(folder, "log.db"), self._files, pause)
         self._streams: dict[str, Stream] = {}
         self._shelves: dict[str, int] = {}  # stream -> its id in the store
         self._blocks: dict[str, Batch] = {}  # stream -> the block that was read last
@@ -224,7 +224,7 @@ class Archive:
 CLOSED, OPEN, BETWEEN = "closed", "open", "between"  # of a database
 
 
-class _Looking(StoreReader):
+class Looking(StoreReader):
     """The store of a log that may have an owner or none, and may change hands at any time.
 
     With an owner, or after a crash, there are a -wal and a -shm; what the WAL holds counts. After a close there are
@@ -266,34 +266,38 @@ class _Looking(StoreReader):
         ]
 
     def _rows(self, sql: str, *values: object) -> list[tuple[object, ...]]:
+        return self.together((sql, *values))[0]
+
+    def together(self, *questions: Sequence[object]) -> list[list[tuple[object, ...]]]:
+        """The rows of each question, (SQL, values …), all of one moment."""
         error = LogError(f"{self._path} is opened and closed faster than it can be read; try again")
         for attempt in range(TRIES):
             if attempt:
                 self._pause(PAUSE_S)
-            state, head = self._state()
+            state, head = self.state()
             if state == BETWEEN:
                 hint = "is there without log.db-shm, as after a power cut; start the gateway once, it repairs that"
                 error = LogError(f"{self._path}-wal {hint}")
                 continue
             try:
-                rows = self._ask(sql, values, immutable=state == CLOSED)
+                rows = self._ask(questions, immutable=state == CLOSED)
             except LogTooNew:
                 raise
             except LogError as failed:  # it may have been opened or closed under our hands
                 error = failed
                 continue
-            if state == OPEN or self._state() == (CLOSED, head):
+            if state == OPEN or self.state() == (CLOSED, head):
                 return rows
         raise error
 
-    def _state(self) -> tuple[str, bytes]:
+    def state(self) -> tuple[str, bytes]:
         """What the files beside the database say, and its first bytes, which every change of it changes."""
         wal = self._path + "-wal"
         if self._files.exists(self._path + "-shm"):
             return (OPEN if self._files.exists(wal) else BETWEEN), b""
         return (BETWEEN, b"") if self._files.head(wal, 1) else (CLOSED, self._files.head(self._path, 100))
 
-    def _ask(self, sql: str, values: tuple[object, ...], *, immutable: bool) -> list[tuple[object, ...]]:
+    def _ask(self, questions: Sequence[Sequence[object]], *, immutable: bool) -> list[list[tuple[object, ...]]]:
         with (
             as_log_errors(f"cannot read {self._path}"),
             closing(self._files.look(self._path, immutable=immutable)) as db,
@@ -301,7 +305,8 @@ class _Looking(StoreReader):
             version, application = (db.execute(f"PRAGMA {name}").fetchall()[0][0] for name in VERSION)
             if newer(version, application):
                 raise LogTooNew(f"{self._path} has format {version}, this version knows up to {FORMAT}")
-            return db.execute(sql, values).fetchall()
+            db.execute("BEGIN")
+            return [db.execute(str(sql), values).fetchall() for sql, *values in questions]
 
 
 def _refusal(path: str) -> str:

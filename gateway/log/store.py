@@ -309,10 +309,7 @@ class Store:
 
     def _sum(self) -> str:
         """A checksum over everything small."""
-        total = 0
-        for query in SMALL:
-            total = zlib.crc32(repr(self._db.execute(query).fetchall()).encode("utf-8", "surrogatepass"), total)
-        return f"{total:08x}"
+        return checksum(self._db)
 
     # -- inside a transaction ------------------------------------------------------------------------------------------
 
@@ -569,6 +566,14 @@ class StoreReader:
 def _snapshot(signature: Any, positions: Any, state: Any) -> Snapshot:
     """Raises ValueError for one that does not read back."""
     return Snapshot(signature, unpacked(state), json.loads(positions))
+
+
+def checksum(db: sqlite3.Connection) -> str:
+    """Over everything small, as `sum` in `meta` has it."""
+    total = 0
+    for query in SMALL:
+        total = zlib.crc32(repr(db.execute(query).fetchall()).encode("utf-8", "surrogatepass"), total)
+    return f"{total:08x}"
 
 
 def newer(user_version: int, application_id: int) -> bool:
