@@ -269,9 +269,12 @@ class Daemon:
             figures: dict[str, Any] = self.log.stats()
             self.wear.look(figures["device_bytes"], self.clock.monotonic())
             self.intake.commit_s = self.wear.budget.commit_s
-            if self.wear.budget.stretched != stretched:
-                stretched = not stretched
-                log_.info("%s", self.wear.told() if stretched else "commits are as often as configured again")
+            if not stretched and self.wear.budget.stretched:
+                stretched = True
+                log_.info("%s", self.wear.told())
+            elif stretched and self.wear.budget.easy:
+                stretched = False
+                log_.info("commits are as often as configured again")
             await asyncio.sleep(STEP_S)
 
     # -- reload --------------------------------------------------------------------------------------------------------

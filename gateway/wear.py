@@ -15,6 +15,7 @@ from gateway.quantity import Rate, Size
 
 SPAN_S = 6 * 3600.0  # the budget of so long is what the bucket holds
 EASY, EMPTY = 0.75, 0.25  # parts of it: down to the first nothing is stretched, at the second as far as is allowed
+SAVED = 0.9  # part of it that is enough to say that the stretching is over
 DAY_S = 86400.0
 YEAR_D = 365.25
 
@@ -50,6 +51,11 @@ class Budget:
     def stretched(self) -> bool:
         """Commits wait noticeably longer than was asked for."""
         return self.commit_s > 1.1 * self._base_s
+
+    @property
+    def easy(self) -> bool:
+        """Nothing is stretched, and will not be again by the next block that is sealed."""
+        return self.per_day is None or self._full >= SAVED
 
     @property
     def exceeded(self) -> bool:

@@ -1,5 +1,6 @@
 """A budget for the card, on the real daemon."""
 
+import re
 import time
 
 import pytest
@@ -26,6 +27,12 @@ def wait_for(holds, timeout_s: float = 40) -> None:
         time.sleep(0.1)
 
 
+def metrics(gateway: GatewayProcess) -> str:
+    code, body = gateway.get("/metrics")
+    assert code == 200
+    return body.decode()
+
+
 def written(gateway: GatewayProcess) -> tuple[int, int]:
     """(records, commits)"""
     status = gateway.json("/api/v1/status")
@@ -39,6 +46,7 @@ def test_a_budget_that_is_too_small_stretches_commits_says_so_and_goes_with_a_re
     wait_for(lambda: wear(gateway)["commit_s"] >= 0.2)
     gateway.wait_for_line("to keep within 10 MB a day")
     assert "to keep within 10 MB a day" in wear(gateway)["told"]
+    assert 0.2 <= float(re.search(r"^tidegate_commit_interval_seconds (.+)$", metrics(gateway), re.M)[1]) <= 2
     records, commits = written(gateway)
     gateway.wait_for_records("readings", records + 400)
     later, more = written(gateway)

@@ -325,3 +325,12 @@ def test_wide_characters_line_up_in_text_and_on_a_terminal():
     for text in (_layout.table(shown), capture.get()):
         ends = [_layout.width_of(line.rstrip()) for line in text.splitlines()]
         assert len(set(ends)) == 1, text
+
+
+def test_what_the_card_takes_is_a_line_of_its_own_where_it_is_known():
+    told = figures.status()
+    assert not [line for line in status.describe(told) if "card:" in str(line)]
+    told["log"]["wear"] = {"told": ""}
+    assert not [line for line in status.describe(told) if "card:" in str(line)]
+    told["log"]["wear"] = {"told": "the log writes 300 MB a day"}
+    assert "card: the log writes 300 MB a day" in str(status.describe(told)[-1])
