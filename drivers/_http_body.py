@@ -14,6 +14,7 @@ from gateway.errors import Malformed
 
 JSON = ("application/json",)
 LINES = ("application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines")
+FORM = "application/x-www-form-urlencoded"  # what curl -d says of everything
 KEY_BYTES = 512
 LOOSE = 4  # commas per record that are allowed before the records of an array are counted one by one
 
@@ -25,6 +26,12 @@ _tokens = re.compile(rb'"(?:[^"\\]|\\.)*+"?|[\[{]|[\]}]|,', re.DOTALL)
 
 class TooMany(Malformed):
     """More records than one request may bring."""
+
+
+def type_of(header: str, body: bytes) -> str:
+    """The type of a body whose Content-Type is this. No form begins with a bracket, so one that does is JSON."""
+    said = header.partition(";")[0].strip().lower()
+    return JSON[0] if said == FORM and body.lstrip(b" \t\r\n")[:1] in (b"{", b"[") else said
 
 
 def values_of(body: bytes, content_type: str, most: int) -> list[bytes]:
@@ -103,6 +110,7 @@ class KeyField:
     """A field of every record, at its top or further inside, that holds the key: `device`, `device_info.id`."""
 
     def __init__(self, path: str) -> None:
+        self._path = path
         kind: Any = str | int | None
         for name in reversed(path.split(".")):
             kind = msgspec.defstruct("Keyed", [("inner", kind | None, None)], rename={"inner": name})
@@ -115,12 +123,25 @@ class KeyField:
         for number, value in enumerate(values, 1):
             try:
                 inner = self._read(value)
-            except (msgspec.DecodeError, RecursionError) as error:
-                raise Malformed(f"record {number}, of its key: {_words(error)}") from error
+            except (msgspec.DecodeError, RecursionError):
+                found.append(self._looked_for(value, number, default))
+                continue
             for _ in range(self._depth):
                 inner = inner.inner if inner is not None else None
             found.append(sound(str(inner)) if inner not in (None, "") else default)
         return found
+
+    def _looked_for(self, value: bytes, number: int, default: str) -> str:
+        """The default where something on the way to the field is no object. Raises Malformed for what can be no key."""
+        try:
+            inner = msgspec.json.decode(value)
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise Malformed(f"record {number}, of its key: {_words(error)}") from error
+        for name in self._path.split("."):
+            if not isinstance(inner, dict):
+                return default
+            inner = inner.get(name)
+        raise Malformed(f"record {number}: {self._path} is no text and no whole number, so it can be no key")
 
 
 def sound(key: str) -> str:

@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl, unquote
 
 import msgspec
 
-from drivers._http_body import JSON, LINES, KeyField, TooMany, sound, values_of
+from drivers._http_body import FORM, JSON, LINES, KeyField, TooMany, sound, type_of, values_of
 from gateway.errors import Malformed, TidegateError
 from gateway.formats import Bloated, unpack
 from gateway.web import Token, address_of
@@ -167,7 +167,7 @@ class Door:
         if len(name) > ID_CHARACTERS:
             raise Refused(400, f"an Idempotency-Key has at most {ID_CHARACTERS} characters")
         plain = self._unpacked(await self._read(headers, body), encoding, body)
-        content_type = headers.get(b"content-type", "").partition(";")[0].strip().lower()
+        content_type = type_of(headers.get(b"content-type", ""), plain)
         shelf, digest = self._shelf, b""
         if name:
             target = repr((path, scope["query_string"], key, content_type)).encode()
@@ -175,7 +175,12 @@ class Door:
         taken = shelf.known(name, digest)
         if taken is None:
             await shelf.room()
-            keys, values = await self._taken_apart(plain, content_type, key, body)
+            try:
+                keys, values = await self._taken_apart(plain, content_type, key, body)
+            except Refused as refused:
+                if refused.status == 400 and FORM in headers.get(b"content-type", "").lower():
+                    refused.words += "; a text that begins with { or [ is sent with Content-Type: text/plain"
+                raise
             await shelf.room()  # others may have filled it meanwhile
             taken = shelf.known(name, digest)  # and it may have come twice
             if taken is None:

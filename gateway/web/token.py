@@ -1,7 +1,7 @@
 """Who may: one token for all, sent as `Authorization: Bearer …`.
 
-It lies in a file and is read again when that changes. Nothing of it is ever logged. Who guesses has few tries and shuts
-out nobody but himself.
+It lies in a file and is read again when that changes. Nothing of it is ever logged, nor of what is guessed. Who guesses
+has few tries and shuts out nobody but himself.
 """
 
 import hashlib
@@ -19,7 +19,8 @@ log_ = logging.getLogger("tidegate.web")
 LEAST = 16  # characters of a token
 TRIES, TRIES_S = 5, 60.0  # different wrong tokens from one address
 MOST_ADDRESSES = 256  # of which tries are counted, and as many of which somebody showed the token
-RECIPE = "head -c 24 /dev/urandom | base64 > {}"  # with the name of a file
+TOLD_S = 60.0  # between two lines of the journal about one address
+RECIPE = "(umask 077; head -c 24 /dev/urandom | base64 > {})"  # with the name of a file
 
 
 class Tries:
@@ -32,6 +33,7 @@ class Tries:
     def __init__(self) -> None:
         self._wrong: dict[str, dict[bytes, float]] = {}  # address -> digest -> monotonic s of its first time
         self._trusted: dict[str, None] = {}  # the one that was added last is last
+        self._told: dict[str, float] = {}  # address -> monotonic s of the last line about it
 
     def wait(self, address: str, now: float) -> int:
         """For how many seconds nothing from there is looked at; 0 for none."""
@@ -49,6 +51,15 @@ class Tries:
             del tried[next(iter(tried))]
         self._wrong[address] = tried
         _trim(self._wrong)
+
+    def is_news(self, address: str, now: float) -> bool:
+        """Whether to tell of it: once in TOLD_S for each address."""
+        if now - self._told.get(address, -TOLD_S) < TOLD_S:
+            return False
+        self._told.pop(address, None)
+        self._told[address] = now
+        _trim(self._told)
+        return True
 
     def right(self, address: str) -> None:
         self._trusted.setdefault(address)
@@ -104,7 +115,10 @@ class Token:
         if hmac.compare_digest(digest, self._digest):
             self._tries.right(address)
             return True
-        self._tries.wrong(address, digest, time.monotonic())
+        now = time.monotonic()
+        self._tries.wrong(address, digest, now)
+        if self._tries.is_news(address, now):
+            log_.warning("a wrong token for %s came from %s; no more is said of it for a minute", self._what, address)
         return False
 
     def refresh(self) -> int:

@@ -550,6 +550,45 @@ def test_only_who_shows_the_token_may_post(token_file):
     run(work)
 
 
+def test_a_wrong_token_is_in_the_journal_once_a_minute_for_each_address_and_without_itself(token_file, caplog):
+    async def work():
+        opts = options(token_file=Secret(str(token_file)))
+        async with serving(opts) as house:
+            for n in range(4):
+                for address in ("127.0.0.1", "127.0.0.2"):
+                    headers = {"Authorization": f"Bearer guess-{n}"}
+                    assert (await post(opts, body=b"x", headers=headers, local_addr=(address, 0))).status == 401
+            assert (await post(opts, body=b"x", headers=BEARER)).status == 200
+            assert len(house.inlet.rows) == 1
+
+    run(work)
+    told = [record.getMessage() for record in caplog.records if record.name == "tidegate.web"]
+    assert sorted(line.partition("; ")[0] for line in told) == [
+        f"a wrong token for the driver plant came from 127.0.0.{n}" for n in (1, 2)
+    ]
+    assert "guess" not in caplog.text
+
+
+def test_what_curl_sends_by_itself_is_read_as_the_json_that_it_is():
+    opts = options(key_field="device", key="none")
+
+    async def work():
+        async with serving(opts) as house, Client(opts) as client:
+            form = {"Content-Type": "application/x-www-form-urlencoded"}
+            assert (await client.post("/", b'[{"device":"a"},21.5]', form)).said == {"recorded": 2}
+            assert (await client.post("/", b"open", form)).said == {"recorded": 1}
+            wrong = await client.post("/", b"[12:30] open", form)
+            assert wrong.status == 400
+            assert "text/plain" in wrong.said["error"]
+            assert [row[1:3] for row in house.inlet.rows] == [
+                ("a", b'{"device":"a"}'),
+                ("none", b"21.5"),
+                ("none", b"open"),
+            ]
+
+    run(work)
+
+
 def test_who_guesses_tokens_is_not_looked_at_for_a_while(token_file):
     async def work():
         opts = options(token_file=Secret(str(token_file)))

@@ -610,22 +610,31 @@ def test_a_batch_that_is_too_large_or_refused_is_the_houses_to_cut():
     assert [type(result) for result in results] == [DeliveryTooLarge, DeliveryRefused]
 
 
-def test_the_receiver_of_the_manual_stores_each_batch_once(tmp_path):
+def test_the_receiver_of_the_manual_stores_each_batch_once_also_of_two_gateways_with_four_connections_each(tmp_path):
     manual = (Path(__file__).parents[2] / "docs" / "http.md").read_text()
     (tmp_path / "receiver.py").write_text(re.search(r"```python\n(.*?)```", manual, re.DOTALL)[1])
     port = free_port()
-    values = [b'{"v":%d}' % n for n in range(100)]
-    body = Format.parse("ndjson+gzip").encode(
-        delivery(0, values).batches, [Gap("s", 100, 120, "evicted")], gateway="g", epoch="e"
-    )
-    what = delivery(0, values, body=body, encoding="gzip")
+
+    def batch(first):
+        values = [b'{"v":%d}' % n for n in range(first, first + 100)]
+        what, gaps = delivery(first, values), [Gap("s", first + 100, first + 120, "evicted")]
+        body = Format.parse("ndjson+gzip").encode(what.batches, gaps, gateway="g", epoch="e")
+        return delivery(first, values, body=body, encoding="gzip")
+
+    async def main():
+        url = f"http://127.0.0.1:{port}/in"
+        async with contextlib.AsyncExitStack() as stack:
+            sinks = [await stack.enter_async_context(Running(url, echo=True, connections=4)) for _ in range(2)]
+            for _ in range(2):  # each connection is kept, and what comes again is not stored again
+                sends = [sink.send(batch(1000 * n)) for n in range(4) for sink in sinks]
+                assert await asyncio.gather(*sends) == [((),)] * 8
+
     process = subprocess.Popen([sys.executable, "receiver.py", str(port)], cwd=tmp_path, stderr=subprocess.DEVNULL)
     try:
         wait_for_port(port)
-        results, _ = send(f"http://127.0.0.1:{port}/in", what, what, what, echo=True)
-        assert results == [((),)] * 3
+        asyncio.run(main())
     finally:
         process.kill()
         process.wait(10)
     with contextlib.closing(sqlite3.connect(tmp_path / "readings.db")) as db:
-        assert db.execute("SELECT count(*), count(DISTINCT value) FROM readings").fetchone() == (100, 100)
+        assert db.execute("SELECT count(*), count(DISTINCT value) FROM readings").fetchone() == (400, 400)

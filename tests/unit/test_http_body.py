@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drivers._http_body import KeyField, TooMany, values_of
+from drivers._http_body import KeyField, TooMany, type_of, values_of
 from gateway.errors import Malformed
 from gateway.formats import Bloated, unpack
 
@@ -115,7 +115,27 @@ def test_the_key_is_a_field_of_the_record_or_the_default(path, value, key):
     assert KeyField(path).keys([value, b"{}"], "other") == [key, "other"]
 
 
-@pytest.mark.parametrize("value", [b"1", b'{"device":1.5}', b'{"device":{}}', b'{"device":"%b"}' % (b"x" * 513), b'{"device":"\\u0000"}'])  # fmt: skip
+@pytest.mark.parametrize("value", [b"21.5", b'"on"', b"null", b"[1]", b'{"device":"a"}', b'{"device":null}'])
+def test_a_value_that_has_no_such_field_has_the_default_key(value):
+    assert KeyField("device.id").keys([value, b'{"device":{"id":"a"}}'], "other") == ["other", "a"]
+
+
+@pytest.mark.parametrize(
+    ("header", "body", "kind"),
+    [
+        ("application/x-www-form-urlencoded", b' {"v":1}', JSON),
+        ("Application/X-WWW-Form-Urlencoded; charset=utf-8", b"[1]", JSON),
+        ("application/x-www-form-urlencoded", b"v=1", "application/x-www-form-urlencoded"),
+        ("text/plain", b"[1]", "text/plain"),
+        ("", b"{}", ""),
+        ("Application/JSON; charset=utf-8", b"x", JSON),
+    ],
+)
+def test_what_curl_calls_a_form_is_json_where_it_begins_as_no_form_does(header, body, kind):
+    assert type_of(header, body) == kind
+
+
+@pytest.mark.parametrize("value", [b'{"device":1.5}', b'{"device":{}}', b'{"device":"%b"}' % (b"x" * 513), b'{"device":"\\u0000"}'])  # fmt: skip
 def test_what_can_be_no_key_is_malformed(value):
     with pytest.raises(Malformed):
         KeyField("device").keys([value], "other")
