@@ -19,6 +19,7 @@ from enum import Enum
 
 from gateway.errors import LogError
 from gateway.log.files import Files, as_log_errors
+from gateway.log.store import Store
 
 FILE = "machine"
 
@@ -87,8 +88,9 @@ def mark_copy(folder: str, files: Files, *, live: bool) -> None:
 
 
 def adopt(folder: str, files: Files) -> None:
-    """Bind the log to this machine without a new epoch. Raises LogError, also where a gateway has it open."""
+    """Bind the log to this machine without a new epoch. Raises LogTooNew, and LogError where a gateway has it open."""
     journal = os.path.join(folder, "journal")
+    Store(os.path.join(folder, "log.db"), files).refuse_newer()
     with as_log_errors(f"cannot open {journal}"):
         if not files.exists(journal):
             raise LogError(f"there is no log in {folder}")
