@@ -22,6 +22,7 @@ def examine(
     yield house.sqlite()
     yield from disk.examine(machine, log)
     yield from house.files(machine, log)
+    yield from house.identity(machine, log)
     if config is not None:
         yield from house.secrets(machine, config)
         yield from house.ports(machine, log, config)

@@ -15,6 +15,8 @@ import msgspec
 from gateway.config import Config, LogSettings
 from gateway.doctor.finding import Finding
 from gateway.doctor.machine import Machine
+from gateway.log import SystemFiles
+from gateway.log.identity import Standing, standing
 from gateway.quantity import Secret
 
 FILES = ("journal", "log.db", "log.db-wal", "log.db-shm", "epoch")
@@ -65,6 +67,25 @@ def files(machine: Machine, log: LogSettings) -> Iterator[Finding]:
         yield Finding("attention", about, seen, f"sudo chmod o-rwx {log.path}")
     else:
         yield Finding("ok", about, f"{log.path} is {owner}'s, and not for everybody")
+
+
+def identity(machine: Machine, log: LogSettings) -> Iterator[Finding]:
+    """Of the machine that the log is bound to."""
+    about, files = "identity", SystemFiles()
+    files.board_file, files.machine_file = machine.real(files.board_file), machine.real(files.machine_file)
+    folder = machine.real(log.path)
+    if not os.access(os.path.join(folder, "journal"), os.R_OK):
+        return  # there is no log yet, or it is not for us
+    found = standing(folder, files)
+    if not files.machine():
+        seen = "nothing names this machine (/etc/machine-id), so a copy of its log elsewhere is not noticed"
+        yield Finding("attention", about, seen, "sudo systemd-machine-id-setup; in a container mount the host's")
+    elif found in (Standing.HERE, Standing.UNBOUND):
+        yield Finding("ok", about, f"the log is {found.value}")
+    else:
+        hint = "if the other one is off for good: sudo tidegate replace, before the gateway is started (docs/care.md)"
+        seen = f"the log is {found.value}: the next start begins a new epoch"
+        yield Finding("attention", about, seen, hint)
 
 
 def secrets(machine: Machine, config: Config) -> Iterator[Finding]:

@@ -12,6 +12,8 @@ from process import GatewayProcess
 from gateway.cli import main
 from gateway.config import LogSettings, load
 from gateway.doctor import Machine, disk, examine, host, house
+from gateway.log import SystemFiles
+from gateway.log.identity import bind
 from gateway.quantity import LocalPath, Size
 
 LOG = "/var/lib/tidegate"
@@ -234,6 +236,26 @@ def test_a_log_folder_for_everybody_is_seen_and_files_of_another_user_are_troubl
     pi.put(f"{LOG}/log.db")
     (found,) = house.files(Mixed(str(pi.root)), settings)
     assert (found.level, "log.db" in found.seen, "chown" in found.advice) == ("trouble", True, True)
+
+
+def test_a_log_of_another_machine_is_told_before_it_is_started(tmp_path, pi):
+    settings = LogSettings(path=LocalPath(LOG))
+    pi.log()
+    assert list(house.identity(pi.machine, settings)) == []
+    pi.put(f"{LOG}/journal")
+    (found,) = house.identity(pi.machine, settings)
+    assert (found.level, "nothing names this machine" in found.seen) == ("attention", True)
+    serial = pi.put("/sys/firmware/devicetree/base/serial-number", "1000000012345678\0")
+    (found,) = house.identity(pi.machine, settings)
+    assert (found.level, "no machine yet" in found.seen) == ("ok", True)
+    files = SystemFiles()
+    files.board_file = str(serial)
+    bind(str(pi.root / LOG.lstrip("/")), files)
+    (found,) = house.identity(pi.machine, settings)
+    assert (found.level, "this machine" in found.seen) == ("ok", True)
+    serial.write_text("10000000ffffffff\0")
+    (found,) = house.identity(pi.machine, settings)
+    assert (found.level, "another machine" in found.seen, "replace" in found.advice) == ("attention", True, True)
 
 
 CONFIG = """
