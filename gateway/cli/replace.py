@@ -8,8 +8,9 @@ from gateway.cli._config import config_option
 
 KEEPS = """\
 The log in {folder} is {standing}, and would go on here under the same epoch.
-If that machine records again with a copy of this log, both give the same ids to different readings, and whoever drops
-repeats by id drops readings. Without this command a new epoch begins, and only what was under way is sent twice."""
+If that machine has recorded since with a copy of this log, or does again, both give the same ids to different readings,
+and whoever drops repeats by id drops readings. Without this command a new epoch begins, and only what was under way is
+sent twice."""
 
 
 @click.command()

@@ -74,7 +74,7 @@ def back_up(
     if files.listing(os.path.join(folder, "salvage")):
         raise LogError(f"{folder} was damaged, and what was saved of it is still coming back; try again when it is")
     looking = Looking(os.path.join(folder, "log.db"), files, pause)
-    live = looking.state()[0] != CLOSED
+    before = looking.state()
     moment = _moment(folder, target, looking, files, pause)
     path = os.path.join(target, "log.db")
     with as_log_errors(f"cannot write {path}"), closing(files.connect(path)) as db:
@@ -84,7 +84,7 @@ def back_up(
         _fill(db, moment, looking, told, now())
         db.execute("INSERT OR REPLACE INTO meta VALUES ('sum', ?)", (checksum(db),))
     meta = {str(name): value for name, value in moment.tables["meta"]}
-    live = live or looking.state()[0] != CLOSED
+    live = before[0] != CLOSED or looking.state() != before
     with as_log_errors(f"cannot write {target}"):
         files.replace(os.path.join(target, "epoch"), f"{meta['epoch']}\n".encode())
         mark_copy(target, files, live=live)

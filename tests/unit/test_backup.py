@@ -165,6 +165,19 @@ def test_an_owner_that_stops_and_starts_while_it_is_copied_is_not_held_up(tmp_pa
         owners[-1].close()
 
 
+def test_a_gateway_that_came_and_went_while_it_was_copied_makes_it_a_live_copy(tmp_path):
+    lived(tmp_path / "log").close()
+
+    def come_and_go(done, of):
+        log = open_log(tmp_path / "log")
+        fill(log, 1)
+        log.close()
+
+    copied = backed_up(tmp_path / "log", tmp_path / "copy", come_and_go)
+    assert copied.live
+    assert standing(str(tmp_path / "copy"), SystemFiles()) is Standing.LIVE_COPY
+
+
 def test_a_log_that_is_being_salvaged_is_refused_until_it_is_whole(tmp_path):
     log = lived(tmp_path / "log")
     maintain(log)
