@@ -22,7 +22,7 @@ from gateway import decode
 from gateway.errors import DriverUnavailable, Malformed, NoRecord
 from gateway.framing import FrameOptions
 from gateway.plugin import Decoding, Inlet, Mistake, Plugin
-from gateway.port import Line, NotThere, Rs485, Usb, Wire, connect, find, open_terminal, remote
+from gateway.port import Line, NotThere, Rs485, Usb, Wire, connect, find, open_terminal, ports, remote
 from gateway.quantity import Octets
 from gateway.tap import Tap
 
@@ -166,6 +166,10 @@ class Options(FrameOptions, kw_only=True, frozen=True, forbid_unknown_fields=Tru
         if self.far or not self.exclusive:
             return {}
         return {"usb": f"the USB device {self.usb}"} if self.usb else {"port": f"the port {self.port}"}
+
+    @classmethod
+    def found(cls) -> list[str]:
+        return [f"port={path}" for path in ports()]
 
     def sniffing(self) -> "Options":
         """Alone at the port, or not at all: two who read one port take each other's bytes."""

@@ -137,6 +137,14 @@ class Sniffable(Protocol):
         ...
 
 
+class Finding(Protocol):
+    """What the `Options` of a driver may offer whose sources can be looked for."""
+
+    def found(self) -> Sequence[str]:
+        """A class method: what is there now on this machine, each as OPTION=VALUE, the most likely first."""
+        ...
+
+
 class Driver(Protocol):
     """Reads a source. Built by calling its class with (options, inlet); constructors only assign."""
 

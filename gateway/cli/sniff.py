@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from gateway.cli import EXIT_CONFIG
-from gateway.cli._config import config_option
+from gateway.cli._config import config_option, refusal
 from gateway.cli._layout import (
     Block,
     Cell,
@@ -100,10 +101,25 @@ def _hint(entry: "DriverEntry") -> str:
 
 def _configured(name: str | None, path: str) -> "tuple[DriverEntry, str, Mapping[str, Decoding]]":
     import difflib
+    import os
 
+    from gateway import plugin
     from gateway.config import load
+    from gateway.errors import ConfigError
 
-    config = load(path)
+    kinds = plugin.names("drivers")
+    chosen = click.get_current_context().get_parameter_source("path") is ParameterSource.COMMANDLINE
+    if name in kinds and not chosen and not os.path.exists(path):
+        return _described(name, ())
+    try:
+        config = load(path)
+    except ConfigError as error:
+        click.echo(refusal(error), err=True)
+        if name is not None and not os.path.exists(path):
+            click.echo(f"-c FILE says where {safe(name)} is; what needs none is {', '.join(kinds)}", err=True)
+        sys.exit(EXIT_CONFIG)
+    if name in kinds and name not in config.drivers and not chosen:
+        return _described(name, ())
     if name is None:
         if len(config.drivers) != 1:
             known = ", ".join(config.drivers) or "none"
@@ -120,6 +136,7 @@ def _configured(name: str | None, path: str) -> "tuple[DriverEntry, str, Mapping
 def _described(kind: str | None, written: Sequence[str]) -> "tuple[DriverEntry, str, Mapping[str, Decoding]]":
     """A driver from words of the command line, checked like any other entry of a configuration."""
     import os
+    import re
     import tempfile
     from pathlib import Path
 
@@ -135,10 +152,42 @@ def _described(kind: str | None, written: Sequence[str]) -> "tuple[DriverEntry, 
             config = load(file)
         except ConfigError as error:
             for problem in error.problems:
-                click.echo(f"{problem.path.removeprefix(f'drivers.{kind}.')}: {problem.message}", err=True)
+                told = re.sub(r"add `(\w+): …`", r"add \1=…", problem.message)
+                click.echo(f"{problem.path.removeprefix('drivers.').removeprefix(f'{kind}.')}: {told}", err=True)
+            lacking = [p.path.rpartition(".")[2] for p in error.problems if p.message.startswith("missing; ")]
+            if len(lacking) == len(error.problems) or not written:
+                click.echo(_try(kind, written, lacking), err=True)
             sys.exit(EXIT_CONFIG)
     made = config.drivers[kind]
     return made, config.gateway.id, {stream: config.streams[stream].decode for stream in made.streams}
+
+
+def _try(kind: str, written: Sequence[str], lacking: Sequence[str]) -> str:
+    """What to type instead: what is lacking as in the driver's example, or what this machine has of it."""
+    import shlex
+
+    import yaml
+
+    from gateway import plugin
+
+    try:
+        options: Any = plugin.load("drivers", kind).options
+    except (plugin.UnknownPlugin, plugin.MissingExtra):
+        return "tidegate plugins shows what there is"
+    example = yaml.safe_load(getattr(sys.modules[options.__module__], "EXAMPLE", "")) or {}
+    looked = hasattr(options, "found") and not written
+    found = list(options.found()) if looked else []
+    usual = lacking or [name for name in list(example)[1:2] if not written]
+    words = found[:1] or [f"{name}={_spelt(example[name])}" for name in usual if name in example]
+    if not words:
+        return f"tidegate plugins {kind} shows all its options"
+    others = "".join(f"\nor: {shlex.quote(one)}" for one in found[1:MOST_KINDS])
+    begin = "none is there now; once one is, try:" if looked and not found else "try:"
+    return f"{begin} tidegate sniff {kind} {' '.join(shlex.quote(word) for word in [*written, *words])}{others}"
+
+
+def _spelt(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _options(kind: str, written: Sequence[str]) -> dict[str, Any]:

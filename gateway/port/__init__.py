@@ -3,7 +3,7 @@
 Nothing here touches the event loop: what opens and closes a port may block, and is called in a thread.
 """
 
-from gateway.port.lookup import NotThere, Usb, find
+from gateway.port.lookup import NotThere, Usb, find, ports
 from gateway.port.wire import Line, Rs485, Wire, connect, open_terminal, remote
 from gateway.port.words import busy, refused
 
@@ -17,6 +17,7 @@ __all__ = [
     "connect",
     "find",
     "open_terminal",
+    "ports",
     "refused",
     "remote",
 ]

@@ -63,6 +63,17 @@ def find(port: str | None, usb: Usb | None, *, tree: Path = CLASS, dev: Path = D
     return str(dev / fitting[0])
 
 
+def ports(by_id: Path = BY_ID, dev: Path = DEV) -> list[str]:
+    """The paths of the ports that are there now, those that stay the same first."""
+    try:
+        named = sorted(by_id.iterdir())
+    except OSError:
+        named = []
+    usual = [path for pattern in ("serial[0-9]", "ttyUSB*", "ttyACM*") for path in sorted(dev.glob(pattern))]
+    told = {path.resolve() for path in named}
+    return [str(path) for path in [*named, *(path for path in usual if path.resolve() not in told)]]
+
+
 def _ttys(tree: Path) -> Iterator[Tty]:
     """Every port of a USB device, sorted."""
     try:

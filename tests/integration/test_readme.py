@@ -90,7 +90,9 @@ def test_the_commands_of_the_first_configuration_work_in_their_order(walked, she
 COMMANDS = {
     "check": "", "test": "", "try": None, "reload": "", "sniff": "fleet --count 3", "status": "", "lag": "",
     "top": "", "tail": "temps --no-follow", "read": "temps --limit 3", "dead": "", "verify": "--local", "plugins": "",
-    "schema": "config", "completion": "bash", "run": None, "demo": None,
+    "schema": "config", "completion": "bash", "backup": "kept.tar",
+    # run in the walk, made with brokers of its own, for a gateway that does not run, and as well as the machine is:
+    "run": None, "demo": None, "replace": None, "doctor": None,
 }  # fmt: skip
 
 
@@ -101,7 +103,7 @@ def test_every_command_of_the_table_is_run_here_or_in_the_walk():
 
 @pytest.mark.parametrize("name", [name for name, options in COMMANDS.items() if options is not None])
 def test_a_command_of_the_table_works_beside_the_first_gateway(name, walked, shell):
-    assert shell.run(f"tidegate {name} {COMMANDS[name]}") or name == "dead"
+    assert shell.run(f"tidegate {name} {COMMANDS[name]}") or name in ("dead", "backup")
 
 
 def test_a_command_that_stands_elsewhere_in_the_readme_is_one_of_those_that_are_run():

@@ -297,13 +297,31 @@ def test_without_a_configuration_a_driver_is_described_by_its_options(tmp_path):
         (["mqtt", "url"], 2, "is no OPTION=VALUE"),
         (["plnt", "-c", "CONFIG"], 2, "did you mean plant"),
         (["-c", "/nowhere.yaml"], 78, "/nowhere.yaml"),
+        (["mqtt", "-c", "/nowhere.yaml"], 78, "there is no file /nowhere.yaml"),
+        (["serial"], 78, "try: tidegate sniff serial port=/dev/"),
+        (["mqtt"], 78, "try: tidegate sniff mqtt url=mqtts://broker.example:8883 'subscribe=["),
+        (["mqtt", "url=mqtt://x"], 78, "try: tidegate sniff mqtt url=mqtt://x 'subscribe=["),
+        (["mqtt", "url=mqtt://x"], 78, "subscribe: missing; add subscribe=…, a list"),
+        (["gps"], 78, "-c FILE says where gps is; what needs none is exec, http, mqtt,"),
     ],
 )
 def test_mistakes_are_told_with_what_to_try(tmp_path, words, code, said):
     config = written(tmp_path, 1)
-    ended = sniff(*[config if word == "CONFIG" else word for word in words])
+    ended = sniff(
+        *[config if word == "CONFIG" else word for word in words], env={**os.environ, "TIDEGATE_CONFIG": "/nowhere"}
+    )
     assert ended.returncode == code, ended.stderr
     assert said in ended.stderr
+
+
+def test_what_needs_no_option_is_listened_to_without_a_configuration_and_beside_one(tmp_path):
+    for path in ("/nowhere", written(tmp_path, 1)):
+        ended = subprocess.run(
+            [sys.executable, "-m", "gateway", "sniff", "stdin", "--count", "1"],
+            input='{"v":1}\n', capture_output=True, text=True, timeout=30, env={**os.environ, "TIDEGATE_CONFIG": path},
+        )  # fmt: skip
+        assert ended.returncode == 0, ended.stderr
+        assert "schema:\n  v: int" in ended.stdout
 
 
 def test_it_ends_when_nobody_reads_any_more(tmp_path):

@@ -7,7 +7,7 @@ import struct
 
 import pytest
 
-from gateway.port import Line, NotThere, Usb, find, open_terminal, refused, words
+from gateway.port import Line, NotThere, Usb, find, open_terminal, ports, refused, words
 from gateway.port import wire as wires
 
 LINE = Line(9600, 8, "none", 1, "none", True, None)
@@ -138,3 +138,15 @@ def test_the_counters_of_a_uart_are_read_from_their_places(monkeypatch):
 def test_the_rate_of_a_line_counts_all_bits_of_a_byte(changes, per_s, told):
     line = LINE._replace(**changes)
     assert (line.per_s, str(line)) == (per_s, told)
+
+
+def test_the_ports_that_are_there_are_told_by_the_name_that_stays_the_same(tmp_path):
+    by_id = tmp_path / "serial" / "by-id"
+    by_id.mkdir(parents=True)
+    for name in ("ttyUSB0", "ttyUSB1", "ttyAMA0", "ttyS7"):
+        (tmp_path / name).touch()
+    (by_id / "usb-FTDI-port0").symlink_to("../../ttyUSB1")
+    (tmp_path / "serial0").symlink_to("ttyAMA0")
+    found = [path.removeprefix(f"{tmp_path}/") for path in ports(by_id, tmp_path)]
+    assert found == ["serial/by-id/usb-FTDI-port0", "serial0", "ttyUSB0"]
+    assert ports(tmp_path / "none", tmp_path / "none") == []
