@@ -168,6 +168,7 @@ def text_of_time(ns: int) -> str:
 
 _MISSING = re.compile(r"Object missing required field `(.*?)`(?: - at `\$\.?(.*)`)?$", re.DOTALL)
 _EXPECTED = re.compile(r"Expected `(.*?)`, got `(.*?)`(?: - at `\$\.?(.*)`)?$", re.DOTALL)
+_BEGINS = {"int": "a number", "float": "a number", "str": "a text", "array": "a list", "bool": "true or false"}
 _LONG = re.compile(r"Expected `str` of length <= \d+(?: - at `\$\.?(.*)`)?$", re.DOTALL)
 _RANGE = re.compile(r"Number out of range(?: - at `\$\.?(.*)`)?$", re.DOTALL)
 _LAST_TIMES = {str(LAST_SECOND * scale) for scale in (1, 1000, 1_000_000)}
@@ -204,6 +205,8 @@ def _shape_reason(text: str) -> str:
     if match := _EXPECTED.match(text):
         if match[2] == "null" and match[3]:
             return f"missing {match[3]}"
+        if not match[3] and match[1].startswith("object"):  # it was not read any further
+            return f"the payload is no JSON object: it begins with {_BEGINS.get(match[2], match[2])}"
         return f"{match[3] or 'the payload'} is {match[2]}, not {match[1].replace(' | ', ' or ')}"
     if match := _BOUND.match(text):
         field, bound = match[3] or "the payload", match[2]
