@@ -4,12 +4,16 @@ docs/storage.md tells its invariants, its formats, and what a power cut costs.
 """
 
 from gateway.log.block import decode_block, encode_block
+from gateway.log.contents import Snapshot
 from gateway.log.files import Files, SystemFiles
+from gateway.log.gathering import Commit
 from gateway.log.journal import Tick
-from gateway.log.log import Commit, Log, LogOptions, Maintained, Recovery
+from gateway.log.log import Log
+from gateway.log.opening import Recovery
+from gateway.log.options import LogOptions
 from gateway.log.position import Place, Positions
-from gateway.log.store import Snapshot
 from gateway.log.stream import Keep
+from gateway.log.upkeep import Maintained
 
 __all__ = [
     "Commit",

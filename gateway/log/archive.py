@@ -18,12 +18,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 
 from gateway.errors import LogError, LogTooNew
+from gateway.log.contents import place_of
 from gateway.log.files import Files, SystemFiles, as_log_errors
-from gateway.log.gaps import add_gap
-from gateway.log.journal import Found, Journal, batch_of
+from gateway.log.journal import Found, Journal
 from gateway.log.position import Place
-from gateway.log.store import FORMAT, VERSION, StoreReader, newer, place_of
-from gateway.log.stream import Stream, size_of
+from gateway.log.replay import replay
+from gateway.log.schema import FORMAT, VERSION, newer
+from gateway.log.store_reader import StoreReader
+from gateway.log.stream import Stream, Streams
 from gateway.record import Batch, Gap
 
 TRIES = 20  # to meet a moment at which the owner changes nothing
@@ -40,7 +42,7 @@ class Archive:
     def __init__(self, folder: str, files: Files | None = None, pause: Callable[[float], None] = time.sleep) -> None:
         self._folder, self._files, self._pause = folder, files or SystemFiles(), pause
         self._reader = Looking(os.path.join(folder, "log.db"), self._files, pause)
-        self._streams: dict[str, Stream] = {}
+        self._streams = Streams()
         self._shelves: dict[str, int] = {}  # stream -> its id in the store
         self._blocks: dict[str, Batch] = {}  # stream -> the block that was read last
         self._places: dict[tuple[str, str], Place] = {}
@@ -74,11 +76,11 @@ class Archive:
 
     def _take(self) -> int | None:
         """Take note of everything; the number of commits that seem to be missing, None where it changed meanwhile."""
-        self._streams, self._shelves, self._blocks, self._edges = {}, {}, {}, {}
+        self._streams, self._shelves, self._blocks, self._edges = Streams(), {}, {}, {}
         self.written = missing = 0
         epoch, generation, commit, shelves = self._reader.shelves()
         for id_, name, next_, oldest in shelves:
-            home = self._streams[name] = Stream(name, next_, ())
+            home = self._streams.homes[name] = Stream(name, next_, ())
             home.oldest, self._shelves[name] = oldest, id_
         self._places = {(place.reader, place.stream): place for place in self._reader.places()}
         journal = Journal(os.path.join(self._folder, "journal"), 0, self._files)
@@ -91,54 +93,29 @@ class Archive:
 
     def _replay(self, found: Found) -> None:
         """What one journal record adds to what is sealed."""
-        commit, entry = found.commit, found.entry
-        self.written = entry.moment.wall_ns
-        for section in entry.sections:
-            home = self._home(section.stream)
-            if section.first + len(section.values) > home.next:
-                self._skip(home, section.first)
-                batch = batch_of(section, commit)
-                fresh = batch.slice(home.next, batch.next)
-                home.append(fresh, size_of(fresh))
-                home.written = home.durable = home.next
-                home.settle()
-        for name, next_ in entry.nexts.items():
-            self._skip(self._home(name), next_)
-        self._places |= {(place.reader, place.stream): place for place in entry.places}
-        for gap in entry.gaps:
-            home = self._home(gap.stream)
-            home.gaps, _ = add_gap(home.gaps, gap)
-
-    def _skip(self, home: Stream, until: int) -> None:
-        """Offsets up to `until` were given by a commit that does not read back."""
-        if until > home.next:
-            home.gaps, _ = add_gap(home.gaps, Gap(home.name, home.next, until - 1, "damaged"))
-            home.next = until
-
-    def _home(self, stream: str) -> Stream:
-        if stream not in self._streams:
-            self._streams[stream] = Stream(stream, 0, ())
-        return self._streams[stream]
+        self.written = found.entry.moment.wall_ns
+        replay(self._streams, found)
+        self._places |= {(place.reader, place.stream): place for place in found.entry.places}
 
     # -- looking -------------------------------------------------------------------------------------------------------
 
     def streams(self) -> list[str]:
         """Every stream there is, sorted."""
-        return sorted(self._streams)
+        return sorted(self._streams.homes)
 
     def oldest(self, stream: str) -> int:
         """The first offset that could be read when it was opened; `next` where none could."""
-        return self._streams[stream].oldest
+        return self._streams.homes[stream].oldest
 
     def next(self, stream: str) -> int:
         """The offset after the newest record."""
-        return self._streams[stream].next
+        return self._streams.homes[stream].next
 
     def gaps(self, stream: str) -> list[Gap]:
         """Every gap that is declared by now, in order; as of open() those that only the journal tells of."""
         id_ = self._shelves.get(stream)
         return sorted(
-            [*self._streams[stream].gaps, *(self._reader.gaps(id_, stream) if id_ is not None else ())],
+            [*self._streams.homes[stream].gaps, *(self._reader.gaps(id_, stream) if id_ is not None else ())],
             key=lambda gap: gap.first,
         )
 
@@ -150,7 +127,7 @@ class Archive:
         """Records from `first` on, at most `limit` and never beyond a block; a Gap, from `first` on, where there are
         none any more; None at the end.
         """
-        home = self._streams[stream]
+        home = self._streams.homes[stream]
         if first >= home.next:
             return None
         for _ in range(2):  # a block may be evicted between two looks: then its gap is there
@@ -184,7 +161,7 @@ class Archive:
 
     def seek(self, stream: str, time_ns: int) -> int:
         """The first offset whose record has that time or a later one; the end where there is none."""
-        home, id_ = self._streams[stream], self._shelves.get(stream)
+        home, id_ = self._streams.homes[stream], self._shelves.get(stream)
         at = home.oldest
         if id_ is not None:
             found = self._reader.block_since(id_, time_ns)
@@ -198,7 +175,7 @@ class Archive:
 
     def seek_commit(self, stream: str, commit: int) -> int:
         """The first offset that was recorded by that commit or a later one; the end where there is none."""
-        home = self._streams[stream]
+        home = self._streams.homes[stream]
         if stream in self._shelves and stream not in self._edges:
             self._edges[stream] = self._reader.edges(self._shelves[stream])
         starts = sorted({*self._edges.get(stream, ()), *[piece.first for piece in home.pieces]})

@@ -17,10 +17,11 @@ from typing import NamedTuple
 
 from gateway.errors import LogError
 from gateway.log.archive import CLOSED, PAUSE_S, TRIES, Archive, Looking
+from gateway.log.contents import checksum
 from gateway.log.files import Files, SystemFiles, as_log_errors
 from gateway.log.identity import mark_copy
 from gateway.log.journal import LARGEST, Journal
-from gateway.log.store import FORMAT, SCHEMA, VERSION, checksum
+from gateway.log.schema import FORMAT, SCHEMA, VERSION
 
 TABLES = {  # all but blocks
     "meta": "name, value",

@@ -6,11 +6,11 @@ import secrets
 from collections.abc import Sequence
 
 from gateway.errors import LogError
+from gateway.log.contents import BlockRow, Contents, Shelf
 from gateway.log.files import Files
 from gateway.log.journal import Found
 from gateway.log.salvage import Attic
 from gateway.log.seal import Sealing
-from gateway.log.store import BlockRow, Contents, Shelf
 from gateway.record import Gap
 
 OURS = ("journal", "log.db", "log.db-wal", "log.db-shm", "log.db-journal", "epoch", "reserve", "machine")

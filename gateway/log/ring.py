@@ -6,7 +6,8 @@ gap in the same transaction.
 
 from collections.abc import Iterator, Mapping
 
-from gateway.log.store import BlockRow, Shelf, Store
+from gateway.log.contents import BlockRow, Shelf
+from gateway.log.store import Store
 from gateway.log.stream import Keep
 from gateway.record import Gap
 

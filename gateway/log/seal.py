@@ -5,13 +5,16 @@ from math import ceil
 
 import msgspec
 
+from gateway.log.block import PLAIN, TURNED, encode_block
+from gateway.log.contents import BlockRow, Shelf
 from gateway.log.gaps import add_gap
 from gateway.log.position import Range
 from gateway.log.ring import evict
-from gateway.log.store import BlockRow, Shelf, Store
+from gateway.log.store import Store
 from gateway.log.stream import Stream
 from gateway.record import Batch, Gap, concat
 
+SAMPLE_EVERY = 16  # blocks of a stream between two trials of both layouts
 BLOCK_BYTES = 2 << 20  # payload bytes of one block: unpacking one takes about three times as much memory
 
 
@@ -73,6 +76,23 @@ class Sealing:
             if shelf != self._before.get(name):
                 self._store.save_shelf(shelf)
                 self.changed[name] = shelf
+
+
+class Layouts:
+    """The layout that was smaller for each stream lately."""
+
+    def __init__(self) -> None:
+        self._layouts: dict[str, tuple[int, int]] = {}  # stream -> (layout, blocks until the next trial)
+
+    def encode(self, batch: Batch) -> bytes:
+        """A batch as a block."""
+        layout, blocks = self._layouts.get(batch.stream, (PLAIN, 0))
+        if blocks:
+            self._layouts[batch.stream] = (layout, blocks - 1)
+            return encode_block(batch, layout)
+        plain, turned = encode_block(batch, PLAIN), encode_block(batch, TURNED)
+        self._layouts[batch.stream] = (PLAIN if len(plain) < len(turned) else TURNED, SAMPLE_EVERY - 1)
+        return min(plain, turned, key=len)
 
 
 def blocks_of(pieces: Iterable[Batch], start: int, records: int) -> Iterator[Batch]:

@@ -1,4 +1,4 @@
-"""The sealed part of the log in SQLite: one connection that writes and checkpoints, one that only reads.
+"""The sealed part of the log in SQLite: the one connection that writes and checkpoints.
 
 - WAL with synchronous=FULL: the journal starts again at 0 after a COMMIT, so that COMMIT has to be on the device
 - whatever belongs together is one transaction
@@ -11,117 +11,22 @@ import sqlite3
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, NamedTuple
 
 import msgspec
 import zstandard
 
 from gateway.errors import LogDamaged, LogError, LogTooNew
-from gateway.log.block import LEVEL, decode_block, unpacked
+from gateway.log.block import LEVEL
+from gateway.log.contents import BlockRow, Contents, Shelf, Snapshot, checksum, contents_of
 from gateway.log.files import Files, as_log_errors
 from gateway.log.journal import Tick
-from gateway.log.position import Ledger, Place, Range
+from gateway.log.position import Place
+from gateway.log.schema import FORMAT, MAGIC, MIGRATION, PAGE, PRAGMAS, SCHEMA, VERSION, WAL_KEPT, newer
 from gateway.record import Batch, Gap
 
-FORMAT = 2
-APPLICATION = 0x54470000  # "TG"; in application_id, with the format: a newer format is believed where both tell of it
-PAGE = 4096
 CHUNK = 1 << 20
 WAL_BYTES = 1 << 20  # of a WAL that is long
 BUSY_MS = 5000
-WAL_KEPT = 4 << 20  # bytes of the WAL's file that are kept for the next time
-PRAGMAS = (
-    "PRAGMA page_size=4096",
-    "PRAGMA auto_vacuum=NONE",
-    "PRAGMA journal_mode=WAL",
-    "PRAGMA synchronous=FULL",
-    "PRAGMA secure_delete=OFF",  # Debian's default is ON: a quarter more bytes for every evicted block
-    "PRAGMA wal_autocheckpoint=0",  # checkpoint() does it, in a way that SQLite's own does not
-    f"PRAGMA journal_size_limit={WAL_KEPT}",
-    "PRAGMA cache_size=-1024",
-    "PRAGMA temp_store=MEMORY",
-    "PRAGMA mmap_size=0",
-)
-MAGIC = b"SQLite format 3\0"
-VERSION = ("user_version", "application_id")
-SCHEMA = f"""
-CREATE TABLE meta(name TEXT PRIMARY KEY, value) WITHOUT ROWID;
-CREATE TABLE stream(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, next INTEGER NOT NULL, oldest INTEGER NOT NULL,
-  blocks INTEGER NOT NULL, bytes INTEGER NOT NULL) STRICT;
-CREATE TABLE block(id INTEGER PRIMARY KEY, stream INTEGER NOT NULL REFERENCES stream, first INTEGER NOT NULL,
-  n INTEGER NOT NULL, min_time INTEGER NOT NULL, max_time INTEGER NOT NULL, crc INTEGER NOT NULL, data BLOB NOT NULL)
-  STRICT;
-CREATE UNIQUE INDEX block_at ON block(stream, first, n, max_time);
-CREATE TABLE gap(stream INTEGER NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL, cause TEXT NOT NULL,
-  at INTEGER NOT NULL DEFAULT 0, PRIMARY KEY(stream, first)) STRICT, WITHOUT ROWID;
-CREATE TABLE position(reader TEXT NOT NULL, stream TEXT NOT NULL, next INTEGER NOT NULL, beyond TEXT NOT NULL,
-  cuts TEXT NOT NULL, ledger TEXT NOT NULL DEFAULT 'null', PRIMARY KEY(reader, stream)) STRICT, WITHOUT ROWID;
-CREATE TABLE snapshot(pipeline TEXT PRIMARY KEY, recorded INTEGER NOT NULL, signature TEXT NOT NULL,
-  positions TEXT NOT NULL, state BLOB NOT NULL) STRICT;
-CREATE TABLE tick(id INTEGER PRIMARY KEY, pipeline TEXT NOT NULL, now INTEGER NOT NULL, positions TEXT NOT NULL,
-  recorded INTEGER NOT NULL) STRICT;
-CREATE TABLE remembered(source TEXT PRIMARY KEY, ids BLOB NOT NULL, fingerprints BLOB NOT NULL) STRICT;
-PRAGMA application_id={APPLICATION + FORMAT};
-PRAGMA user_version={FORMAT};
-"""
-MIGRATION = f"""
-ALTER TABLE gap ADD COLUMN at INTEGER NOT NULL DEFAULT 0;
-ALTER TABLE position ADD COLUMN ledger TEXT NOT NULL DEFAULT 'null';
-PRAGMA application_id={APPLICATION + FORMAT};
-PRAGMA user_version={FORMAT};
-"""
-SMALL = (  # everything that a wrong bit in would do harm unseen: blocks and snapshots have checksums of their own
-    "SELECT name, value FROM meta WHERE name<>'sum' ORDER BY name",
-    "SELECT id, name, next, oldest, blocks, bytes FROM stream ORDER BY id",
-    "SELECT stream, first, last, cause, at FROM gap ORDER BY stream, first",
-    "SELECT reader, stream, next, beyond, cuts, ledger FROM position ORDER BY reader, stream",
-)
-
-
-class Shelf(msgspec.Struct):
-    """What the store holds of one stream: everything before `next` that is in no gap."""
-
-    id: int
-    next: int
-    oldest: int  # the first offset that has a block; `next` where none has
-    blocks: int = 0
-    bytes: int = 0
-    oldest_time: int = 0  # ns, of the first record that has a block; of interest where there are blocks …
-    newest_time: int = 0  # … and the latest time in the last one
-
-
-class Snapshot(msgspec.Struct, frozen=True):
-    """A pipeline's state, and the next offset of each of its inputs that it is the state at."""
-
-    signature: str
-    state: bytes
-    positions: dict[str, int]
-
-
-class BlockRow(NamedTuple):
-    """A block without its bytes."""
-
-    id: int
-    first: int
-    n: int
-    min_time: int
-    max_time: int
-    bytes: int
-
-
-class Contents(msgspec.Struct):
-    """Everything of the store but its blocks, as open() finds it."""
-
-    epoch: str
-    generation: int
-    commit: int  # everything up to this commit is here; what the journal says of later ones counts
-    shelves: dict[str, Shelf]
-    gaps: dict[str, tuple[Gap, ...]]
-    places: list[Place]
-    snapshots: dict[str, tuple[int, Snapshot]]  # pipeline -> (commit, state)
-    ticks: list[Tick]
-    remembered: dict[str, tuple[bytes, bytes]]  # source -> (ids u16, fingerprints u32), oldest first
-    malformed: str = ""  # why blocks cannot be found by SQLite, where that is so
 
 
 class Store:
@@ -191,7 +96,7 @@ class Store:
                 if self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()[0][0]:
                     raise sqlite3.OperationalError("the start-up checkpoint is blocked by another process")
                 self.used_bytes()
-                return self._contents()
+                return contents_of(self._db, self._path)
             except (ValueError, TypeError, KeyError) as error:
                 raise LogDamaged(f"{self._path} does not read back: {error}") from error
             except sqlite3.Error as error:
@@ -238,65 +143,13 @@ class Store:
         assert self._connection is not None
         return self._connection
 
-    def _contents(self) -> Contents:
-        query = self._db.execute
-        meta = dict(query("SELECT name, value FROM meta").fetchall())
-        if meta.get("sum", "") not in ("", self._sum()):
-            raise LogDamaged(f"{self._path} fails its checksum")
-        shelves, names, gaps = {}, {}, dict[str, tuple[Gap, ...]]()
-        for id_, name, next_, oldest, blocks, size in query("SELECT * FROM stream ORDER BY id").fetchall():
-            shelves[name] = Shelf(id_, next_, oldest, blocks, size)
-            names[id_] = name
-        join = "SELECT s.name, {} FROM stream s JOIN block b ON b.stream=s.id AND b.first={}"
-        malformed = ""
-        try:
-            for name, time in query(join.format("b.min_time", "s.oldest")).fetchall():
-                shelves[name].oldest_time = time
-            newest = "(SELECT max(first) FROM block WHERE stream=s.id)"
-            for name, time in query(join.format("b.max_time", newest)).fetchall():
-                shelves[name].newest_time = time
-            snapshot_rows = query("SELECT pipeline, recorded, signature, positions, state FROM snapshot").fetchall()
-            tick_rows = query("SELECT pipeline, now, positions, recorded FROM tick ORDER BY id").fetchall()
-            remembered = {
-                source: (ids, fingerprints)
-                for source, ids, fingerprints in query("SELECT * FROM remembered").fetchall()
-            }
-        except sqlite3.DatabaseError as error:
-            malformed, snapshot_rows, tick_rows, remembered = str(error), [], [], {}
-        for id_, first, last, cause in query(
-            "SELECT stream, first, last, cause FROM gap ORDER BY stream, first"
-        ).fetchall():
-            gaps[names[id_]] = (*gaps.get(names[id_], ()), Gap(names[id_], first, last, cause))
-        places = [
-            place_of(*row)
-            for row in query("SELECT reader, stream, next, beyond, cuts, ledger FROM position").fetchall()
-        ]
-        snapshots = {}
-        for pipeline, commit, signature, positions, state in snapshot_rows:
-            # One that fails its checksum is no snapshot: the pipeline starts with an empty state, and says so.
-            with suppress(ValueError):
-                snapshots[pipeline] = (commit, _snapshot(signature, positions, state))
-        ticks = [Tick(pipeline, now, json.loads(at), commit) for pipeline, now, at, commit in tick_rows]
-        return Contents(
-            meta["epoch"],
-            meta["generation"],
-            meta["commit"],
-            shelves,
-            gaps,
-            places,
-            snapshots,
-            ticks,
-            remembered,
-            malformed,
-        )
-
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """Everything inside, or nothing. Raises sqlite3.Error; afterwards there is no open transaction."""
         self._db.execute("BEGIN IMMEDIATE")
         try:
             yield
-            self._db.execute("INSERT OR REPLACE INTO meta VALUES ('sum', ?)", (self._sum(),))
+            self._db.execute("INSERT OR REPLACE INTO meta VALUES ('sum', ?)", (checksum(self._db),))
             self.in_doubt = True
             self._db.execute("COMMIT")
         except BaseException:  # also a KeyboardInterrupt must not leave a transaction open
@@ -306,10 +159,6 @@ class Store:
         self.in_doubt = False
         self.unchecked = True
         self.estimated_bytes_written += 2 * 8 * PAGE  # the few index and table pages that every transaction changes
-
-    def _sum(self) -> str:
-        """A checksum over everything small."""
-        return checksum(self._db)
 
     # -- inside a transaction ------------------------------------------------------------------------------------------
 
@@ -486,104 +335,3 @@ class Store:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
-
-
-class StoreReader:
-    """The connection that reads: `mode=ro`, one statement at a time, so that it never holds up a checkpoint."""
-
-    def __init__(self, path: str, files: Files) -> None:
-        self._path, self._files = path, files
-        self._db: sqlite3.Connection | None = None
-
-    def _rows(self, sql: str, *values: object) -> list[tuple[object, ...]]:
-        with as_log_errors(f"cannot read {self._path}"):
-            if self._db is None:
-                self._db = self._files.connect(self._path, readonly=True)
-                self._db.execute("PRAGMA cache_size=-256").fetchall()
-            return self._db.execute(sql, values).fetchall()
-
-    def block(self, shelf_id: int, stream: str, offset: int) -> "Batch | Gap | None":
-        """The block that holds an offset; as a Gap of cause `damaged` where it does not read back."""
-        rows = self._rows(
-            "SELECT first, n, crc, data FROM block WHERE stream=? AND first<=? ORDER BY first DESC LIMIT 1",
-            shelf_id,
-            offset,
-        )
-        if not rows:
-            return None
-        first, n, crc, blob = rows[0]
-        assert isinstance(first, int)
-        assert isinstance(n, int)
-        if offset >= first + n:
-            return None
-        try:
-            if not isinstance(blob, bytes) or zlib.crc32(blob) != crc:
-                raise LogDamaged(f"{stream}: the block at {first} fails its checksum")
-            batch = decode_block(blob, stream)
-            if (batch.first, len(batch)) != (first, n):
-                raise LogDamaged(f"{stream}: the block at {first} holds other records")
-        except LogDamaged:
-            return Gap(stream, first, first + n - 1, "damaged")
-        return batch
-
-    def gap(self, shelf_id: int, stream: str, offset: int) -> Gap | None:
-        """The stored gap that holds an offset, from this offset on."""
-        rows = self._rows(
-            "SELECT last, cause FROM gap WHERE stream=? AND first<=? ORDER BY first DESC LIMIT 1", shelf_id, offset
-        )
-        if not rows:
-            return None
-        last, cause = rows[0]
-        assert isinstance(last, int)
-        return Gap(stream, offset, last, str(cause)) if last >= offset else None
-
-    def block_after(self, shelf_id: int, offset: int) -> int | None:
-        """Where the first block behind an offset starts."""
-        rows = self._rows("SELECT min(first) FROM block WHERE stream=? AND first>?", shelf_id, offset)
-        first = rows[0][0]
-        return first if isinstance(first, int) else None
-
-    def snapshot(self, pipeline: str) -> Snapshot | None:
-        """The stored state of a pipeline; None also where it does not read back."""
-        rows = self._rows("SELECT signature, positions, state FROM snapshot WHERE pipeline=?", pipeline)
-        with suppress(ValueError):
-            return _snapshot(*rows[0]) if rows else None
-        return None
-
-    def block_since(self, shelf_id: int, time_ns: int) -> int | None:
-        """Where the first block starts that holds a record of that time or later."""
-        rows = self._rows(
-            "SELECT first FROM block WHERE stream=? AND max_time>=? ORDER BY first LIMIT 1", shelf_id, time_ns
-        )
-        return int(str(rows[0][0])) if rows else None
-
-    def close(self) -> None:
-        if self._db is not None:
-            self._db.close()
-            self._db = None
-
-
-def _snapshot(signature: Any, positions: Any, state: Any) -> Snapshot:
-    """Raises ValueError for one that does not read back."""
-    return Snapshot(signature, unpacked(state), json.loads(positions))
-
-
-def checksum(db: sqlite3.Connection) -> str:
-    """Over everything small, as `sum` in `meta` has it."""
-    total = 0
-    for query in SMALL:
-        total = zlib.crc32(repr(db.execute(query).fetchall()).encode("utf-8", "surrogatepass"), total)
-    return f"{total:08x}"
-
-
-def newer(user_version: int, application_id: int) -> bool:
-    """Whether a database was written by a later version. One mark alone may be a bit that has flipped."""
-    return user_version > FORMAT and application_id == APPLICATION + user_version
-
-
-def place_of(reader: str, stream: str, next_: int, beyond: str, cuts: str, ledger: str) -> Place:
-    """A row of the table of positions. Raises ValueError for one that does not read back."""
-    ranges = tuple[Range, ...]
-    decode = msgspec.json.decode
-    standing = decode(beyond, type=ranges), decode(cuts, type=ranges), decode(ledger, type=Ledger | None)
-    return Place(reader, stream, next_, *standing)

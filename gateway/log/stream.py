@@ -1,11 +1,12 @@
-"""A stream in memory: its tail, its gaps, and the marks that say how far it is durable, sealed and read."""
+"""Streams in memory: their tails, their gaps, and the marks that say how far each is durable, sealed and read."""
 
 from bisect import bisect_right
 from operator import attrgetter
 
 import msgspec
 
-from gateway.log.gaps import gap_at
+from gateway.log.contents import Shelf
+from gateway.log.gaps import add_gap, gap_at
 from gateway.record import Batch, Gap, concat
 
 PIECE_COST = 400  # bytes of a batch object and its columns, beside what they hold
@@ -87,6 +88,58 @@ class Stream:
         size = sum(map(size_of, kept))
         saved, self.bytes, self.pieces = self.bytes - size, size, kept
         return saved
+
+
+class Streams:
+    """Every stream of a log, and what is sealed of each.
+
+    The event loop adds streams and changes their tails. `shelves` is replaced whole, and `ripe` emptied, by the log
+    thread. Before the log is in use, whoever opens it has all of it.
+    """
+
+    def __init__(self) -> None:
+        self.homes: dict[str, Stream] = {}  # by name
+        self.shelves: dict[str, Shelf] = {}  # of those that the store knows
+        self.memory = 0  # bytes that all tails take
+        self.ripe: set[str] = set()  # those with a tail that makes a block
+
+    def home(self, name: str) -> Stream:
+        """The stream of that name, made where there was none."""
+        found = self.homes.get(name)
+        if found is None:
+            found = self.homes[name] = Stream(name, 0, ())
+        return found
+
+    def sealed(self, name: str) -> int:
+        """Every offset below is in the store, or in a gap."""
+        shelf = self.shelves.get(name)
+        return shelf.next if shelf else 0
+
+    def append(self, home: Stream, batch: Batch, size: int) -> None:
+        """As Stream.append()."""
+        home.append(batch, size)
+        self.memory += size
+
+    def settle(self, home: Stream) -> None:
+        """As Stream.settle()."""
+        self.memory -= home.settle()
+
+    def drop(self, home: Stream, sealed: int) -> None:
+        """As Stream.drop()."""
+        self.memory -= home.drop(sealed)
+
+    def declare(self, gap: Gap) -> list[Gap]:
+        """A gap that was found while the log is opened. Returns the parts of it that are new."""
+        home = self.home(gap.stream)
+        home.gaps, new = add_gap(home.gaps, gap)
+        return new
+
+    def skip(self, home: Stream, until: int) -> list[Gap]:
+        """Offsets from `next` to `until` were given by a commit that does not read back. Returns the gap, if any."""
+        if until <= home.next:
+            return []
+        gap, home.next = Gap(home.name, home.next, until - 1, "damaged"), until
+        return self.declare(gap)
 
 
 def size_of(batch: Batch) -> int:

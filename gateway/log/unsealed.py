@@ -4,9 +4,10 @@ from array import array
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 
+from gateway.log.contents import Contents, Snapshot
 from gateway.log.journal import Marks, Tick
 from gateway.log.position import Place, Range
-from gateway.log.store import Contents, Snapshot, Store
+from gateway.log.store import Store
 from gateway.plugin import Remembered
 from gateway.record import Gap, fingerprints
 

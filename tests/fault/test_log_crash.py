@@ -271,7 +271,7 @@ def test_a_checkpoint_that_fails_hides_no_seal_and_is_tried_again_in_a_moment(tm
     disk = FailingDisk()
     log = open_log(tmp_path / "log", disk)
     disk.failing = {"PRAGMA"}
-    while not log._turning:
+    while not log._upkeep.turning:
         append(log, "s", [b"x"] * 10)
         made = log.gather()
         log.write(made)
@@ -309,7 +309,7 @@ def test_a_torn_first_record_that_covers_all_there_were_is_a_torn_tail_and_no_lo
     log = open_log(tmp_path / "log")
     append(log, "s", [b"a"])
     commit(log)
-    log._seal(turnover=True)
+    log._upkeep.seal(turnover=True)
     log.maintained(log.maintain())
     before = (tmp_path / "log" / "journal").read_bytes()
     append(log, "s", [os.urandom(20_000)])
@@ -336,7 +336,7 @@ def test_while_a_turnover_is_in_doubt_nothing_is_written_that_the_next_process_w
             made = log.gather()
             log.write(made)
             log.committed(made)
-            if log._turning:
+            if log._upkeep.turning:
                 log.maintain()
     append(log, "s", [b"y"])
     made = log.gather()

@@ -67,7 +67,7 @@ def test_damage_is_declared_and_its_offsets_are_never_given_again(tmp_path, hit,
         assert sum(map(len, log.gaps("s", 0, 100))) == (0 if last else 10)
         assert values(log, "s") == expected
         assert log.next("rare") == 4
-        log._seal(turnover=True)
+        log._upkeep.seal(turnover=True)
         maintain(log)
         assert values(log, "s") == expected
     assert log.recovery.gaps == []

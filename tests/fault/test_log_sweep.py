@@ -240,7 +240,7 @@ def test_a_database_that_lost_a_turnover_reuses_no_offset_and_keeps_what_the_jou
     log = open_log(folder)
     append(log, "s", [b"old"] * 10)
     commit(log)
-    log._seal(turnover=True)
+    log._upkeep.seal(turnover=True)
     maintain(log)
     log._store.checkpoint()
     stale = {name: (folder / name).read_bytes() for name in ("log.db", "log.db-wal")}
@@ -248,7 +248,7 @@ def test_a_database_that_lost_a_turnover_reuses_no_offset_and_keeps_what_the_jou
         append(log, "s", [b"%d" % i] * 10)
         log.positions.move("sink:c", "s", log.next("s") - 10)
         commit(log)
-    log._seal(turnover=True)  # this one is lost
+    log._upkeep.seal(turnover=True)  # this one is lost
     maintain(log)
     append(log, "s", [b"new"] * 10)
     commit(log)
@@ -290,11 +290,11 @@ def test_a_database_that_breaks_while_it_is_in_use_is_rebuilt_and_nothing_stops(
             if file.read(1) == b"\x0a":
                 file.seek(page * PAGE)
                 file.write(bytes(PAGE))
-    for connection in (log._store._connection, log._reader._db):
+    for connection in (log._store._connection, log._reading._reader._db):
         if connection is not None:
             connection.execute("PRAGMA shrink_memory")
-    log._reader.close()
-    log._recent._blocks.clear()
+    log._reading.close()
+    log._reading.recent._blocks.clear()
     more(5)
     found, gone = everything(log)
     more(5)

@@ -97,7 +97,7 @@ class Case:
             if log is not None and log.state == "waiting":
                 self.told.add(log.detail.partition("/")[0])
             well = self.healed_at and daemon.ready and log is not None and log.state == "up"
-            made = daemon.log._commits
+            made = daemon.log._writing.commits
             commits = made if not well or commits < 0 else commits
             if well and made >= commits + 2:
                 self.well_s = time.monotonic() - self.healed_at

@@ -13,7 +13,7 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-from gateway.log import Keep, Log, LogOptions, Snapshot, SystemFiles, block, journal, store
+from gateway.log import Keep, Log, LogOptions, Snapshot, SystemFiles, block, journal, schema
 from gateway.record import Batch, Extent
 
 START = 1_700_000_000 * 10**9
@@ -102,12 +102,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         log = live(Path(scratch, "living"))
         expected = found(log)
-        expected["formats"] = [store.FORMAT, journal.FORMAT, block.FORMAT]
+        expected["formats"] = [schema.FORMAT, journal.FORMAT, block.FORMAT]
         shutil.copytree(
             Path(scratch, "living"), Path(scratch, "log"), ignore=shutil.ignore_patterns("*-shm", "reserve")
         )
         log.close()
-        with tarfile.open(Path(sys.argv[1], f"format-{store.FORMAT}.tar.xz"), "w:xz") as tar:
+        with tarfile.open(Path(sys.argv[1], f"format-{schema.FORMAT}.tar.xz"), "w:xz") as tar:
             for path in sorted(Path(scratch, "log").iterdir()):
                 tar.add(path, f"log/{path.name}")
             text = json.dumps(expected, ensure_ascii=False).encode()

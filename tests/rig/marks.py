@@ -34,6 +34,17 @@ def root(folder: str) -> None:
 class MarkedLog(Log):
     """Says what each commit holds before it is written, when it was, and what a seal forgot."""
 
+    def __init__(self, options, clock, files=None) -> None:
+        super().__init__(options, clock, files)
+        honest, homes = self._upkeep.seal, self._streams.homes
+
+        def seal(*, turnover: bool) -> None:
+            honest(turnover=turnover)
+            gaps = {name: [[gap.first, gap.last, gap.cause] for gap in home.gaps] for name, home in homes.items()}
+            mark(kind="sealed", turnover=turnover, gaps=gaps)
+
+        self._upkeep.seal = seal
+
     def open(self):
         recovery = super().open()
         mark(
@@ -62,8 +73,3 @@ class MarkedLog(Log):
     def write(self, commit: Commit) -> None:
         super().write(commit)
         mark(kind="written", commit=commit.number)
-
-    def _seal(self, *, turnover: bool) -> None:
-        super()._seal(turnover=turnover)
-        gaps = {name: [[gap.first, gap.last, gap.cause] for gap in home.gaps] for name, home in self._streams.items()}
-        mark(kind="sealed", turnover=turnover, gaps=gaps)

@@ -20,13 +20,13 @@ from disk import Device, events, memory, own, write_image
 from ledger import Ledger, marked, unsound
 
 from gateway.clock import SystemClock
-from gateway.log import Log, LogOptions, store
+from gateway.log import Log, LogOptions, store_reader
 
 COMPOUND = 10  # one cut in so many is followed by cuts of its recovery …
 AGAIN = 4  # … so many
 
 # The same blocks are read after every cut. What a block holds depends on its bytes alone; their checksum is taken anew.
-store.decode_block = lru_cache(maxsize=4096)(store.decode_block)
+store_reader.decode_block = lru_cache(maxsize=4096)(store_reader.decode_block)
 
 
 class Sweep:

@@ -186,7 +186,7 @@ def test_positions_with_ranges_and_cuts_survive_a_kill_and_a_turnover(tmp_path, 
         assert log.positions.readers() == {"cloud": {"s": 0}}
         assert log.positions.outstanding("cloud") == [Extent("s", 0, 9), Extent("s", 20, 29)]
         assert log.positions.cut_next("cloud", "s") == 30
-        log._seal(turnover=True)
+        log._upkeep.seal(turnover=True)
         maintain(log)
     assert log.recovery.commits == 0
     log.positions.settle("cloud", Extent("s", 0, 9))
@@ -222,7 +222,7 @@ def test_snapshots_ticks_and_delivery_ids_survive_a_turnover(tmp_path, folder):
         if turned_over:
             append(log, "s", [b"later"])
             commit(log)
-        log._seal(turnover=True)
+        log._upkeep.seal(turnover=True)
         maintain(log)
     log.close()
 

@@ -103,7 +103,7 @@ def tampered(folder, sql):
 )
 def test_what_does_not_add_up_is_told_with_both_numbers(tmp_path, sql, said):
     log = lived(tmp_path / "log")
-    log._seal(turnover=True)
+    log._upkeep.seal(turnover=True)
     maintain(log)
     log.close()
     assert audited(tmp_path / "log").wrong == []

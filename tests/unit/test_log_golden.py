@@ -11,7 +11,7 @@ from golden import Nowhere, commit, found, live
 from log_disk import Died, DyingDisk
 
 from gateway.errors import LogTooNew
-from gateway.log import Log, LogOptions, block, journal, store
+from gateway.log import Log, LogOptions, block, journal, schema
 from gateway.log.archive import Archive
 from gateway.log.audit import audit
 from gateway.log.backup import back_up
@@ -57,9 +57,9 @@ def adds_up(folder):
 
 def test_the_formats_of_today_have_a_golden_file():
     """Whoever changes a format makes one: python tests/rig/golden.py tests/golden"""
-    with tarfile.open(GOLDEN / f"format-{store.FORMAT}.tar.xz") as tar:
+    with tarfile.open(GOLDEN / f"format-{schema.FORMAT}.tar.xz") as tar:
         told = json.load(tar.extractfile("expected.json"))
-    assert told["formats"] == [store.FORMAT, journal.FORMAT, block.FORMAT]
+    assert told["formats"] == [schema.FORMAT, journal.FORMAT, block.FORMAT]
 
 
 def test_the_maker_of_golden_files_makes_what_is_in_them(tmp_path):
@@ -140,8 +140,8 @@ def test_dying_anywhere_on_the_way_from_the_first_format_costs_nothing(tmp_path)
 def test_a_log_of_a_later_format_is_touched_by_no_command(tmp_path):
     folder, _ = unpacked(FILES[-1], tmp_path)
     db = sqlite3.connect(folder / "log.db")
-    db.execute(f"PRAGMA application_id={store.APPLICATION + store.FORMAT + 1}")
-    db.execute(f"PRAGMA user_version={store.FORMAT + 1}")
+    db.execute(f"PRAGMA application_id={schema.APPLICATION + schema.FORMAT + 1}")
+    db.execute(f"PRAGMA user_version={schema.FORMAT + 1}")
     db.commit()
     db.close()
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
