@@ -30,6 +30,7 @@ def test_a_backup_taken_under_load_adds_up_and_a_gateway_goes_on_from_it(tmp_pat
     (tmp_path / "one").mkdir()
     (tmp_path / "two").mkdir()
     with Mosquitto(tmp_path / "near") as near, GatewayProcess(tmp_path / "one", CONFIG, near=near.port) as gateway:
+        gateway.wait_for_line("driver:plant is up")  # what is published before it has subscribed is nobody's
         messages = ((f"plant/{n % 10}", b'{"n":%d}' % n) for n in range(COUNT))
         sender = threading.Thread(target=publish, args=(near.port, messages, 8000.0))
         sender.start()
@@ -48,6 +49,7 @@ def test_a_backup_taken_under_load_adds_up_and_a_gateway_goes_on_from_it(tmp_pat
         assert (two / "config" / "tidegate.yaml").read_text() == gateway.config.read_text()
         restored = GatewayProcess(two, CONFIG, near=near.port)
         with restored:
+            restored.wait_for_line("driver:plant is up")
             there = {one["name"]: one["next"] for one in restored.json("/api/v1/status")["streams"]}
             assert COUNT // 2 <= there["readings"] <= COUNT
             publish(near.port, [("plant/0", b'{"n":1}')] * 100)

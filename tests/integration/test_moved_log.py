@@ -32,6 +32,7 @@ def test_after_a_move_everything_arrives_under_ids_of_the_new_epoch_and_the_stat
         Receiver(far.port) as receiver,
     ):
         with GatewayProcess(tmp_path, CONFIG, near=near.port, far=far.port) as gateway:
+            gateway.wait_for_line("driver:plant is up")  # what is published before it has subscribed is nobody's
             epoch = gateway.json("/api/v1/status")["epoch"]
             messages = [(f"plant/{n % 10}", b'{"n":%d}' % n) for n in range(COUNT)]
             sender = threading.Thread(target=publish, args=(near.port, messages, 1000.0))
