@@ -12,9 +12,9 @@
 import asyncio
 import secrets
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from operator import attrgetter
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import msgspec
 from mqtt5 import (
@@ -121,6 +121,8 @@ class Options(BrokerOptions, kw_only=True, frozen=True, forbid_unknown_fields=Tr
     connect_timeout: how long a broker may take to let us in.
     max_packet: the largest packet the broker may send us.
     """
+
+    instead: ClassVar[Mapping[str, str]] = dict.fromkeys(("topic", "topics", "filter"), "subscribe")
 
     subscribe: Annotated[list[str | Subscription], msgspec.Meta(min_length=1)]
     stream: str | None = None

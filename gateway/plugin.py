@@ -12,7 +12,7 @@ import pkgutil
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import Any, ClassVar, Generic, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import msgspec
 
@@ -110,6 +110,12 @@ class Doubtful(Protocol):
     def warnings(self) -> "Sequence[Mistake]":
         """Told by `tidegate check` and at every start, each at the option it is about. Nothing is refused."""
         ...
+
+
+class Welcoming(Protocol):
+    """What the `Options` of a driver or sink may offer: what people write who know another one."""
+
+    instead: ClassVar[Mapping[str, str]]  # such a name -> the option that is meant
 
 
 class Claiming(Protocol):

@@ -13,6 +13,7 @@ import stat
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from msgspec import NODEFAULT, inspect
@@ -66,8 +67,15 @@ class Reader:
             self.problem(node.place, path, f"expected a map, got {got(node)}; write `name: …` lines below it")
         return isinstance(node.value, dict)
 
-    def unknown(self, node: Node, path: Steps, fields: Iterable[inspect.Field], more: Iterable[str] = ()) -> bool:
-        """Report every key of a map that is no field's name; whether there was any."""
+    def unknown(
+        self,
+        node: Node,
+        path: Steps,
+        fields: Iterable[inspect.Field],
+        more: Iterable[str] = (),
+        instead: Mapping[str, str] = MappingProxyType({}),
+    ) -> bool:
+        """Report every key of a map that is no field's name; whether there was any. `instead`: what is often meant."""
         known = [*(field.encode_name for field in fields), *more]
         secrets = {field.encode_name for field in fields if holds_secret(field.type)}
         known += sorted(credential(name) for name in secrets)
@@ -84,6 +92,8 @@ class Reader:
                 message = f"a secret is never written inline; put it in a file and name that with {names}"
             elif _SECRET_NAMES.fullmatch(name):
                 message = "unknown option; there is no secret to give here, and none is ever written inline; remove it"
+            elif name in instead:
+                message = f"unknown option; write {instead[name]} here"
             else:
                 message = f"unknown option; {self.suggest(name, known)}"
             self.problem(child.head, (*path, name), message)

@@ -339,7 +339,7 @@ class _Loader:
         theirs: Any = inspect.type_info(plugin.options)
         names = {field.encode_name for field in info.fields}
         own = [field for field in theirs.fields if field.encode_name not in names]
-        strange = self._read.unknown(node, path, own, names)
+        strange = self._read.unknown(node, path, own, names, getattr(plugin.options, "instead", {}))
         values, right = self._read.fields(node, path, own)
         options = BROKEN
         if all(field.name in values for field in own if field.required):
