@@ -41,6 +41,7 @@ class Unsealed:
         self.gaps: list[Gap] = []
         self.snapshots: tuple[int, Mapping[str, Snapshot]] | None = None  # (commit, pipeline -> state), not stored yet
         self._snapshot_commits: dict[str, int] = {}
+        self.coming: Sequence[Place] = ()  # of the commit that is being written
         self._places: dict[tuple[str, str], Place] = {}
         self._new_places: set[tuple[str, str]] = set()
         self._ticks: list[Tick] = []
@@ -109,9 +110,9 @@ class Unsealed:
         return {source: list(map(Remembered, *columns)) for source, columns in self._remembered.items()}
 
     def pins(self) -> dict[str, list[Range]]:
-        """stream -> every cut that is under way."""
+        """stream -> every cut that is under way, or will be when the commit that is being written is durable."""
         pins: dict[str, list[Range]] = {}
-        for place in self._places.values():
+        for place in (*self._places.values(), *self.coming):
             if place.cuts:
                 pins.setdefault(place.stream, []).extend(place.cuts)
         return pins

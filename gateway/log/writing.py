@@ -27,6 +27,7 @@ class Writing:
         if commit.number <= unsealed.commit:
             return
         assert commit.number == unsealed.commit + 1, "commits are written in the order they were gathered"
+        unsealed.coming = commit.places  # a turnover before it must not forget what it cuts
         self._upkeep.mend()
         if not commit.body:
             commit.raw, commit.body = self._journal.encode(self._entry(commit))
@@ -41,6 +42,7 @@ class Writing:
         for stream, pieces in commit.pieces.items():
             self._streams.homes[stream].written = pieces[-1].next
         unsealed.note_places(commit.places)
+        unsealed.coming = ()
         unsealed.note_ticks(commit.ticks)
         for noted in commit.marks.values():
             for marks, batch in noted:

@@ -363,6 +363,20 @@ def test_old_records_expire_unless_the_clock_is_not_trusted(folder):
     log.close()
 
 
+def test_a_turnover_for_a_commit_forgets_nothing_that_this_commit_cuts(folder):
+    log = open_log(folder, journal=24 << 10, memory=60_000, seal=40, size=90 << 10)
+    append(log, "s", [os.urandom(300) for _ in range(121)])
+    made = log.gather()
+    log.write(made)
+    log.committed(made)
+    log.positions.cut("sink:c", Extent("s", 0, 120))
+    made = log.gather()
+    log.write(made)  # the journal is full: everything is sealed first, and is more than the log may hold
+    assert log._journal.generation == 2
+    assert log.gaps("s", 0, 120) == []
+    log.close()
+
+
 def test_a_block_with_a_cut_under_way_is_passed_over_until_the_cut_is_settled(folder):
     log = open_log(folder)
     log.declare("s", Keep(size=500))
